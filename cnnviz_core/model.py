@@ -1,0 +1,319 @@
+"""The ``Model`` protocol: what a backend offers and all that an explainer may use.
+
+Arrays at this boundary are NumPy, batch first and channels last: (N, H, W, C) for pictures,
+(N, L, C) for signals, (N, D, H, W, C) for volumes.  They are float32, or float64 where the network
+computes in float64; half precision comes back as float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from cnnviz_core.rules import STANDARD, BackwardRule
+
+__all__ = [
+    "INPUT",
+    "LOGITS",
+    "OUTPUT",
+    "Array",
+    "Cotangent",
+    "InputInfo",
+    "Inputs",
+    "LayerInfo",
+    "Model",
+    "Pullback",
+    "Replacement",
+    "Trace",
+    "input_node",
+]
+
+Array: TypeAlias = npt.NDArray[Any]
+Inputs: TypeAlias = Array | Mapping[str, Array]
+"""One array for a network with one input, or one array for each named input."""
+Cotangent: TypeAlias = Array | Callable[[Array], Array]
+"""An array of the value's shape, or a function from the value to such an array."""
+Replacement: TypeAlias = Array | Callable[[Array], Array]
+
+INPUT: Final = "@input"
+"""The network's input; of several, the first."""
+LOGITS: Final = "@logits"
+"""The scores before the final softmax or sigmoid, also where the network ends in one."""
+OUTPUT: Final = "@output"
+"""What the network returns; of several tensors, the main one."""
+
+
+def input_node(name: str) -> str:
+    """Name the node of one of several inputs.
+
+    Parameters
+    ----------
+    name : str
+        A key of `Model.inputs`.
+
+    Returns
+    -------
+    str
+        The node, for ``wrt=`` of `Model.pullback`.
+    """
+    return f"{INPUT}:{name}"
+
+
+@dataclass(frozen=True)
+class InputInfo:
+    """One input of a network.
+
+    Attributes
+    ----------
+    name : str
+        The input's name; "input" where the framework gives none.
+    shape : tuple of (int or None), or None
+        Shape without the batch axis, channels last; None stands for any size.  The whole is None
+        where the network does not say.
+    dtype : str
+        The NumPy name of the type in which the network computes: "float32" or "float64".
+    """
+
+    name: str
+    shape: tuple[int | None, ...] | None
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class LayerInfo:
+    """One call of one layer.
+
+    Attributes
+    ----------
+    name : str
+        The node's name: the layer's path in the network; ``path@k`` (k counts from 0) for the
+        k-th call where the layer is called several times in a forward pass.
+    kind : str
+        What it does, in the same words for every framework: "conv", "linear", "relu",
+        "activation", "pool", "norm", "add", "concat", "reshape", "dropout", "attention",
+        "container" or "other".
+    type : str
+        The class's name in the framework, such as "Conv2d".
+    shape : tuple of int
+        Shape of its output without the batch axis, channels last.
+    grid : tuple of int or None
+        The spatial positions of the output, (h, w) for pictures; None where it has none.
+    prefix : int
+        How many leading tokens are not on the grid (class and register tokens of a transformer);
+        0 for convolutional layers.
+    path : str
+        The layer's path, without the call's index.
+    call : int
+        Which call of this layer it is, from 0.
+    calls : int
+        How often the layer is called in one forward pass.
+    same_as : str or None
+        An earlier node whose value this one hands on unchanged (a container does so with the value
+        of its last layer).
+    """
+
+    name: str
+    kind: str
+    type: str
+    shape: tuple[int, ...]
+    grid: tuple[int, ...] | None = None
+    prefix: int = 0
+    path: str = ""
+    call: int = 0
+    calls: int = 1
+    same_as: str | None = None
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a forward pass returns.
+
+    Attributes
+    ----------
+    values : mapping of str to ndarray
+        `OUTPUT`, `LOGITS`, and every node that was asked for in ``capture``.
+    """
+
+    values: Mapping[str, Array]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", MappingProxyType(dict(self.values)))
+
+    def __getitem__(self, node: str) -> Array:
+        return self.values[node]
+
+    @property
+    def output(self) -> Array:
+        """What the network returned, (N, ...)."""
+        return self.values[OUTPUT]
+
+    @property
+    def logits(self) -> Array:
+        """The scores before the final softmax or sigmoid, (N, ...)."""
+        return self.values[LOGITS]
+
+
+@dataclass(frozen=True)
+class Pullback:
+    """What a vector-Jacobian product returns.
+
+    Attributes
+    ----------
+    values : mapping of str to ndarray
+        The values at ``of``, at every node in ``wrt`` but the inputs, and at `LOGITS` and `OUTPUT`.
+    gradients : mapping of str to ndarray
+        For every node in ``wrt``, the gradient of ``sum(cotangent * value at of)``, of that node's
+        shape.
+    """
+
+    values: Mapping[str, Array]
+    gradients: Mapping[str, Array]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", MappingProxyType(dict(self.values)))
+        object.__setattr__(self, "gradients", MappingProxyType(dict(self.gradients)))
+
+
+@runtime_checkable
+class Model(Protocol):
+    """A network of some framework, as explainers see it.
+
+    A model never changes the network that it stands for: after any call, also one that raised, the
+    network's parameters, gradients, hooks and modes are what they were.
+
+    Attributes
+    ----------
+    framework : str
+        "torch", "tensorflow", "numpy", ...
+    capabilities : frozenset of str
+        What this very network offers: "capture", "replace", "gradient", "parameters", and
+        ``"rule:<kind>"`` for every kind of operation whose backward step a rule may override
+        ("rule:relu").
+    activation : str
+        What turns `LOGITS` into probabilities: "softmax", "sigmoid" or "none".  The network's own
+        head where it has one; "softmax" where it ends in raw scores.
+    inputs : mapping of str to InputInfo
+        The named inputs, in the order of the call; most networks have one.
+    layers : mapping of str to LayerInfo
+        Every call of every layer, in the order in which the calls end.  Where shapes depend on the
+        input they are those of the declared input shape or, failing that, of the first input seen.
+    """
+
+    framework: str
+    capabilities: frozenset[str]
+    activation: str
+
+    @property
+    def inputs(self) -> Mapping[str, InputInfo]:
+        """The named inputs, in the order of the call."""
+        ...
+
+    @property
+    def layers(self) -> Mapping[str, LayerInfo]:
+        """Every call of every layer, in the order in which the calls end."""
+        ...
+
+    def forward(
+        self,
+        x: Inputs,
+        *,
+        capture: Sequence[str] = (),
+        replace: Mapping[str, Replacement] | None = None,
+    ) -> Trace:
+        """Run the network, without gradients.
+
+        Parameters
+        ----------
+        x : ndarray (N, ...), or mapping of str to ndarray
+            The input, in the network's own value range.
+        capture : sequence of str
+            Nodes whose values to return too.
+        replace : mapping of str to (ndarray or callable), optional
+            Values to put in the place of a node's: an array of its shape (N, ...), or a function
+            from the value to such an array.
+
+        Returns
+        -------
+        Trace
+
+        Raises
+        ------
+        ArrayError
+            If `x` does not fit the network's input, or holds NaN or infinity.
+        UnknownLayerError
+            If a node is not in `layers`.
+        """
+        ...
+
+    def pullback(
+        self,
+        x: Inputs,
+        cotangent: Cotangent,
+        *,
+        of: str = LOGITS,
+        wrt: Sequence[str] = (INPUT,),
+        rule: BackwardRule = STANDARD,
+    ) -> Pullback:
+        """Compute a vector-Jacobian product, and the values on its way.
+
+        Parameters
+        ----------
+        x : ndarray (N, ...), or mapping of str to ndarray
+            The input, in the network's own value range.
+        cotangent : ndarray or callable
+            What multiplies the value at `of`: an array of its shape, or a function of that value.
+        of : str
+            The node that is differentiated.
+        wrt : sequence of str
+            The nodes with respect to which it is differentiated.
+        rule : BackwardRule
+            How the gradient passes certain operations.
+
+        Returns
+        -------
+        Pullback
+
+        Raises
+        ------
+        ArrayError
+            If `x` or the cotangent does not fit.
+        UnknownLayerError
+            If a node is not in `layers`, or `of` does not depend on a node in `wrt`.
+        RuleError
+            If the rule would change nothing between `of` and the nodes in `wrt`.
+        """
+        ...
+
+    def parameters(self, layer: str) -> Mapping[str, Array]:
+        """Return a layer's arrays.
+
+        Parameters
+        ----------
+        layer : str
+            A key of `layers`, or a layer's path.
+
+        Returns
+        -------
+        mapping of str to ndarray
+            Copies.  A convolution has "weight" (...kernel, C_in / groups, C_out) and "bias"
+            (C_out,) where it has one; a linear layer "weight" (C_in, C_out) and "bias"; a batch
+            normalisation "scale", "shift", "mean", "variance", each (C,).  Empty for a layer
+            without arrays.
+
+        Raises
+        ------
+        UnknownLayerError
+            If there is no such layer.
+        """
+        ...
+
+
+def as_float(values: Array) -> Array:
+    """Give an array in the boundary's types: float64 stays, all else becomes float32."""
+    values = np.asarray(values)
+    return values if values.dtype in (np.float32, np.float64) else values.astype(np.float32)

@@ -1,0 +1,454 @@
+"""Finding explainers and backends among the installed plugins.
+
+pluggy loads entry points without isolation: one that raises stops all.  So the loop is ours: each
+entry point is loaded by itself, and one that fails is taken out, remembered and reported.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import os
+import traceback
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Final
+
+import pluggy
+
+from cnnviz_core import hookspecs
+from cnnviz_core.errors import (
+    ConflictError,
+    MissingBackendError,
+    PluginError,
+    UnknownMethodError,
+    UnsupportedModelError,
+    near,
+)
+from cnnviz_core.parameters import Parameter, build, parameters_of
+from cnnviz_core.specs import API, BackendSpec, ExplainerSpec
+
+__all__ = [
+    "PluginFailure",
+    "PluginInfo",
+    "Registry",
+    "get_registry",
+    "import_string",
+    "installed",
+]
+
+STRICT: Final = "CNNVIZ_STRICT_PLUGINS"
+"""The environment variable that makes a failing plugin raise, when set to 1."""
+
+
+@dataclass(frozen=True)
+class PluginFailure:
+    """A plugin that could not be loaded.
+
+    Attributes
+    ----------
+    distribution, version : str
+        Which distribution it came with.
+    entry_point : str
+        The entry point's name.
+    stage : str
+        "load" (its module), "announce" (its hooks) or "import" (an explainer's own module).
+    error : str
+        The exception, in one line.
+    traceback : str
+        The whole of it.
+    """
+
+    distribution: str
+    version: str
+    entry_point: str
+    stage: str
+    error: str
+    traceback: str
+
+
+@dataclass(frozen=True)
+class PluginInfo:
+    """A plugin that was loaded, and what it announced.
+
+    Attributes
+    ----------
+    distribution, version : str
+        Which distribution it came with.
+    entry_point : str
+        The entry point's name.
+    explainers, backends : tuple of str
+        The names it announced.
+    """
+
+    distribution: str
+    version: str
+    entry_point: str
+    explainers: tuple[str, ...]
+    backends: tuple[str, ...]
+
+
+def import_string(target: str) -> Any:
+    """Import what an import string names.
+
+    Parameters
+    ----------
+    target : str
+        "package.module:attribute".
+
+    Returns
+    -------
+    object
+    """
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def installed(package: str) -> bool:
+    """Tell whether a package can be imported, without importing it.
+
+    Parameters
+    ----------
+    package : str
+        A root package's name.
+
+    Returns
+    -------
+    bool
+    """
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ValueError:  # it is in sys.modules without a spec
+        return True
+
+
+def normal(name: str) -> str:
+    """Give a method's name in its usual form: "Grad_CAM" becomes "grad-cam"."""
+    return name.strip().casefold().replace("_", "-").replace(" ", "-")
+
+
+class Registry:
+    """The explainers and backends of all installed plugins.
+
+    Parameters
+    ----------
+    points : iterable of EntryPoint, optional
+        The entry points to load; those installed under the group ``cnnviz`` if left out.
+
+    Attributes
+    ----------
+    explainers : mapping of str to ExplainerSpec
+        By name, sorted; names that two plugins claim appear only as ``distribution:name``.
+    backends : mapping of str to BackendSpec
+        By name.
+    plugins : tuple of PluginInfo
+    failures : list of PluginFailure
+    """
+
+    def __init__(self, points: Iterable[EntryPoint] | None = None) -> None:
+        self._manager = pluggy.PluginManager(hookspecs.GROUP)
+        self._manager.add_hookspecs(hookspecs)
+        self.failures: list[PluginFailure] = []
+        self._claims: dict[str, list[tuple[str, ExplainerSpec]]] = {}
+        self._backend_claims: dict[str, list[tuple[str, BackendSpec]]] = {}
+        plugins = []
+        for point in entry_points(group=hookspecs.GROUP) if points is None else points:
+            info = self._load(point)
+            if info is not None:
+                plugins.append(info)
+        self.plugins = tuple(plugins)
+        self.explainers: Mapping[str, ExplainerSpec] = dict(sorted(_unique(self._claims).items()))
+        self.backends: Mapping[str, BackendSpec] = _unique(self._backend_claims)
+
+    def _load(self, point: EntryPoint) -> PluginInfo | None:
+        """Load one entry point; on failure remember it and leave no trace of the plugin."""
+        distribution = point.dist.name if point.dist else ""
+        version = point.dist.version if point.dist else ""
+        stage = "load"
+        name = f"{distribution}:{point.name}"
+        try:
+            module = point.load()
+            stage = "announce"
+            self._manager.register(module, name=name)
+            self._manager.check_pending()
+            hooks = self._manager
+            explainers = _announced(hooks, module, "cnnviz_explainers", ExplainerSpec)
+            backends = _announced(hooks, module, "cnnviz_backends", BackendSpec)
+        except Exception as error:
+            if self._manager.has_plugin(name):
+                self._manager.unregister(name=name)
+            self._fail(
+                PluginFailure(
+                    distribution,
+                    version,
+                    point.name,
+                    stage,
+                    f"{type(error).__name__}: {error}",
+                    traceback.format_exc(),
+                ),
+                error,
+            )
+            return None
+        for explainer in explainers:
+            self._claims.setdefault(normal(explainer.name), []).append((distribution, explainer))
+        for backend in backends:
+            self._backend_claims.setdefault(backend.name, []).append((distribution, backend))
+        return PluginInfo(
+            distribution,
+            version,
+            point.name,
+            tuple(e.name for e in explainers),
+            tuple(b.name for b in backends),
+        )
+
+    def _fail(self, failure: PluginFailure, error: Exception) -> None:
+        """Remember a failure with one warning, or raise it where that was asked for."""
+        if os.environ.get(STRICT) == "1":
+            raise PluginError(
+                f"plugin {failure.entry_point!r} of {failure.distribution or 'unknown'} "
+                f"{failure.version} failed to {failure.stage}: {failure.error}",
+                "a plugin that loads",
+                f"repair or uninstall it, or unset {STRICT}",
+            ) from error
+        self.failures.append(failure)
+        warnings.warn(
+            f"cnnviz: plugin {failure.entry_point!r} of {failure.distribution or 'unknown'} failed "
+            f"to {failure.stage} ({failure.error}); `cnnviz doctor` shows the whole of it",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+    def spec(self, name: str) -> ExplainerSpec:
+        """Find an explainer's record.
+
+        Parameters
+        ----------
+        name : str
+            The method's name or an alias, in any case and with hyphens or underscores;
+            ``distribution:name`` where two distributions claim it.
+
+        Returns
+        -------
+        ExplainerSpec
+
+        Raises
+        ------
+        UnknownMethodError
+            If there is none; the message lists names near it.
+        ConflictError
+            If two plugins claim the name.
+        """
+        wanted = normal(name)
+        if wanted in self.explainers:
+            return self.explainers[wanted]
+        if wanted in self._claims:
+            owners = [distribution for distribution, _ in self._claims[wanted]]
+            raise ConflictError(
+                f"the name {wanted!r} is claimed by {' and '.join(owners)}",
+                f"one of {', '.join(f'{o}:{wanted}' for o in owners)}",
+                "name the distribution too",
+            )
+        aliased = {
+            spec.target: spec
+            for spec in self.explainers.values()
+            if wanted in map(normal, spec.aliases)
+        }
+        if len(aliased) == 1:
+            return next(iter(aliased.values()))
+        if aliased:
+            names = [spec.name for spec in aliased.values()]
+            raise ConflictError(
+                f"{name!r} is another name of {' and '.join(names)}",
+                f"one of {', '.join(names)}",
+                "use the method's own name",
+            )
+        failed = [f for f in self.failures if normal(f.entry_point) == wanted]
+        if failed:
+            raise PluginError(
+                f"the plugin {failed[0].entry_point!r} failed: {failed[0].error}",
+                "a plugin that loads",
+                "see `cnnviz doctor` for the whole error, then repair or uninstall the plugin",
+            )
+        known = [
+            *self.explainers,
+            *(a for s in self.explainers.values() for a in s.aliases),
+        ]
+        alike = near(wanted, known)
+        raise UnknownMethodError(
+            f"there is no method {name!r}",
+            f"one of {', '.join(self.explainers)}",
+            f"perhaps {alike[0]!r} was meant" if alike else "list them with `cnnviz methods`",
+        )
+
+    def explainer_class(self, name: str) -> type:
+        """Import an explainer's class.
+
+        Parameters
+        ----------
+        name : str
+            The method's name.
+
+        Returns
+        -------
+        type
+            A dataclass that is an `Explainer`.
+
+        Raises
+        ------
+        PluginError
+            If its module raises when imported.
+        """
+        spec = self.spec(name)
+        try:
+            explainer: type = import_string(spec.target)
+        except Exception as error:
+            raise PluginError(
+                f"the method {spec.name!r} could not be imported from {spec.target!r} "
+                f"({type(error).__name__}: {error})",
+                "a module that can be imported",
+                "repair or uninstall the plugin that announces it",
+            ) from error
+        return explainer
+
+    def explainer(self, name: str, **params: Any) -> Any:
+        """Make an explainer.
+
+        Parameters
+        ----------
+        name : str
+            The method's name.
+        **params
+            Its parameters, where they differ from their defaults.
+
+        Returns
+        -------
+        Explainer
+
+        Raises
+        ------
+        ParameterError
+            If a parameter is unknown or out of its range.
+        """
+        return build(self.explainer_class(name), params, method=self.spec(name).name)
+
+    def parameters(self, name: str) -> tuple[Parameter, ...]:
+        """Give a method's parameters.
+
+        Parameters
+        ----------
+        name : str
+            The method's name.
+
+        Returns
+        -------
+        tuple of Parameter
+        """
+        return parameters_of(self.explainer_class(name))
+
+    def backend(self, name: str) -> BackendSpec:
+        """Find a backend's record, and check that its framework is installed.
+
+        Parameters
+        ----------
+        name : str
+            The backend's name, or its extra.
+
+        Returns
+        -------
+        BackendSpec
+
+        Raises
+        ------
+        MissingBackendError
+            If there is no such backend, or its framework is not installed; the message says which
+            extra installs it.
+        """
+        for spec in self.backends.values():
+            if name in (spec.name, spec.extra):
+                absent = [package for package in spec.packages[:1] if not installed(package)]
+                if absent:
+                    raise MissingBackendError(
+                        f"the backend {spec.name!r} needs {absent[0]}, which is not installed",
+                        f"{absent[0]} in this environment",
+                        f"pip install 'cnnviz[{spec.extra}]'",
+                    )
+                return spec
+        raise MissingBackendError(
+            f"there is no backend {name!r}",
+            f"one of {', '.join(self.backends) or 'none, since no plugin announces any'}",
+            "install a distribution that announces it; `cnnviz doctor` lists what there is",
+        )
+
+    def backend_of(self, native: object) -> BackendSpec:
+        """Find the backend that takes an object.
+
+        The classes of the object are walked from the most derived one; the first whose root package
+        a backend claims, and whose ``accepts`` agrees, wins.  So a Keras model on the torch engine,
+        which is an ``nn.Module`` too, is asked of Keras first.
+
+        Parameters
+        ----------
+        native : object
+            A framework's network.
+
+        Returns
+        -------
+        BackendSpec
+
+        Raises
+        ------
+        UnsupportedModelError
+            If no backend takes it.
+        """
+        asked: set[str] = set()
+        for cls in type(native).__mro__:
+            root = cls.__module__.partition(".")[0]
+            for spec in self.backends.values():
+                if root in spec.packages and spec.name not in asked:
+                    asked.add(spec.name)
+                    if import_string(spec.accepts)(native):
+                        return spec
+        kinds = ", ".join(f"{s.name} ({', '.join(s.packages)})" for s in self.backends.values())
+        raise UnsupportedModelError(
+            f"no backend takes an object of the class "
+            f"{type(native).__module__}.{type(native).__qualname__}",
+            f"a network of one of {kinds or 'no backend, since none is installed'}",
+            "pass the network itself, not its name or its outputs; "
+            "strings go through cnnviz.load, as in cnnviz.load('torchvision:resnet50')",
+        )
+
+
+def _announced(manager: pluggy.PluginManager, module: Any, hook: str, record: type) -> list[Any]:
+    """Call one plugin's implementation of a hook, and check what it gives."""
+    others = [plugin for plugin in manager.get_plugins() if plugin is not module]
+    given = manager.subset_hook_caller(hook, others)()
+    specs = [spec for announced in given for spec in announced]
+    for spec in specs:
+        if not isinstance(spec, record):
+            raise TypeError(f"{hook} gave a {type(spec).__name__}, not an {record.__name__}")
+        if spec.api != API:
+            raise TypeError(f"{spec.name!r} was written for API {spec.api}; this is API {API}")
+    return specs
+
+
+def _unique(claims: Mapping[str, list[tuple[str, Any]]]) -> dict[str, Any]:
+    """Name each record; those that share a name by their distribution too."""
+    named = {}
+    for name, owners in claims.items():
+        for distribution, spec in owners:
+            named[name if len(owners) == 1 else f"{normal(distribution)}:{name}"] = spec
+    return named
+
+
+@functools.cache
+def get_registry() -> Registry:
+    """Give the registry of the installed plugins, loaded once.
+
+    Returns
+    -------
+    Registry
+    """
+    return Registry()

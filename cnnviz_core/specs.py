@@ -1,0 +1,100 @@
+"""The records by which plugins announce explainers and backends.
+
+A record holds names and import strings (``"package.module:attribute"``) only, so that listing what
+there is imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
+
+__all__ = ["API", "BackendSpec", "ExplainerSpec"]
+
+API: Final = 1
+"""The version of the contract between plugins and the core."""
+
+
+@dataclass(frozen=True)
+class ExplainerSpec:
+    """An explainer, announced.
+
+    Attributes
+    ----------
+    name : str
+        The method's usual name, lower case with hyphens: "grad-cam".
+    target : str
+        Import string of the explainer's dataclass: "cnnviz_cam.grad_cam:GradCAM".
+    summary : str
+        One line for listings.
+    family : str
+        "cam", "gradient", "perturbation", "relevance", "features" or a new one.
+    needs : frozenset of str
+        The capabilities that a model must have.
+    references : tuple of str
+        Papers: authors, title, venue and year.
+    aliases : tuple of str
+        Other names under which people look for it.
+    api : int
+        The contract's version that it was written for.
+    """
+
+    name: str
+    target: str
+    summary: str
+    family: str
+    needs: frozenset[str]
+    references: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    api: int = API
+
+
+@dataclass(frozen=True)
+class BackendSpec:
+    """A backend, announced.
+
+    Attributes
+    ----------
+    name : str
+        "torch", "tensorflow", ...
+    wrap : str
+        Import string of ``wrap(native, *, input_shape=None, output=None) -> Model``.
+    packages : tuple of str
+        Root packages of the classes whose objects it takes, such as ``("torch",)``; also what must
+        be installed.
+    accepts : str
+        Import string of ``accepts(native) -> bool``, in a module that imports no framework; asked
+        only about objects of a class of `packages`.
+    describe : str or None
+        Import string of ``describe(native) -> Described``: the published preprocessing and class
+        names of a network of a known collection.
+    sources : mapping of str to str
+        From the scheme of a source ("torchvision" of "torchvision:resnet50") to the import string
+        of a loader ``load(name, **options) -> Described``.
+    suffixes : mapping of str to str
+        From a file's suffix (".keras") to the import string of a loader
+        ``load(path, **options) -> Described``.
+    extra : str
+        The extra of the distribution that installs the framework.
+    build : str or None
+        Import string of ``build(netspec) -> native``.
+    api : int
+        The contract's version that it was written for.
+    """
+
+    name: str
+    wrap: str
+    packages: tuple[str, ...]
+    accepts: str
+    describe: str | None = None
+    sources: Mapping[str, str] = field(default_factory=dict)
+    suffixes: Mapping[str, str] = field(default_factory=dict)
+    extra: str = ""
+    build: str | None = None
+    api: int = API
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sources", MappingProxyType(dict(self.sources)))
+        object.__setattr__(self, "suffixes", MappingProxyType(dict(self.suffixes)))

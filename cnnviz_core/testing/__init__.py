@@ -1,0 +1,7 @@
+"""The conformance kit: what a backend and an explainer must do, as tests that their authors run.
+
+`cnnviz_core.testing.backend` has the classes that a backend's tests inherit,
+`cnnviz_core.testing.explainers` the checks for explainers, `cnnviz_core.testing.nets` the networks
+they are run on, and `cnnviz_core.testing.reference` the NumPy model that everything is compared
+with.  Only the first needs pytest.
+"""

@@ -1,0 +1,476 @@
+"""The conformance kit for backends: inherit `BackendConformance`, supply ``build``, run pytest.
+
+Everything is compared with the NumPy reference model computing in float64.
+
+Examples
+--------
+::
+
+    from cnnviz_core.testing.backend import BackendConformance
+
+    class TestMyBackend(BackendConformance):
+        capabilities = frozenset({"capture", "gradient"})
+
+        def build(self, net):
+            return my_backend.wrap(my_backend.build(net))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from cnnviz_core.errors import ArrayError, CnnvizError, RuleError, UnknownLayerError
+from cnnviz_core.model import INPUT, LOGITS, OUTPUT, Array, Model, input_node
+from cnnviz_core.netspec import NetSpec
+from cnnviz_core.rules import DECONVNET, GUIDED, STANDARD, BackwardRule, ReluStep
+from cnnviz_core.testing.nets import NETS, random_input
+from cnnviz_core.testing.reference import ReferenceModel
+
+__all__ = ["BackendConformance", "assert_close"]
+
+ALL = frozenset({"capture", "replace", "gradient", "parameters", "rule:relu"})
+WITH_RELU = [name for name in NETS if name != "smooth"]
+RULES = {
+    "guided": GUIDED,
+    "deconvnet": DECONVNET,
+    "straight-through": BackwardRule("straight-through", {"relu": ReluStep(False, False)}),
+}
+KINDS = {"conv", "linear", "relu", "pool", "norm"}
+
+
+def assert_close(actual: Array, expected: Array, rtol: float, what: str = "") -> None:
+    """Compare two arrays, relative to the largest magnitude of the expected one.
+
+    Parameters
+    ----------
+    actual, expected : ndarray
+        Of one shape.
+    rtol : float
+        The largest difference allowed, as a fraction of ``max |expected|``.
+    what : str
+        What is compared, for the message.
+
+    Raises
+    ------
+    AssertionError
+        If the shapes differ, or a value differs by more.
+    """
+    assert np.shape(actual) == np.shape(expected), (
+        f"{what}: shape {np.shape(actual)}, expected {np.shape(expected)}"
+    )
+    scale = float(np.max(np.abs(expected))) if np.size(expected) else 0.0
+    error = (
+        float(np.max(np.abs(np.asarray(actual, np.float64) - expected)))
+        if scale
+        else float(np.max(np.abs(actual), initial=0))
+    )
+    assert error <= rtol * (scale or 1.0), (
+        f"{what}: differs by {error:.3g}, that is {error / (scale or 1):.3g} of the largest value; "
+        f"{rtol:.3g} is allowed"
+    )
+
+
+class BackendConformance:
+    """What every backend must do.
+
+    Attributes
+    ----------
+    capabilities : frozenset of str
+        What the backend offers for networks of its own; tests of anything else are left out.
+    rtol : float
+        The largest difference from the reference, as a fraction of the largest value.
+    """
+
+    capabilities: ClassVar[frozenset[str]] = ALL
+    rtol: ClassVar[float] = 1e-5
+
+    def build(self, net: NetSpec) -> Model:
+        """Build the network in the framework, in inference mode, and wrap it.
+
+        Parameters
+        ----------
+        net : NetSpec
+            One of `cnnviz_core.testing.nets`.
+
+        Returns
+        -------
+        Model
+        """
+        raise NotImplementedError("a backend's conformance tests supply build(net)")
+
+    # ---------------------------------------------------------------- helpers
+
+    def _need(self, *capabilities: str) -> None:
+        """Leave a test out where the backend does not offer what it tests."""
+        missing = set(capabilities) - self.capabilities
+        if missing:
+            pytest.skip(f"the backend does not offer {', '.join(sorted(missing))}")
+
+    def _pair(self, name: str, n: int = 2) -> tuple[Model, ReferenceModel, Any, NetSpec]:
+        """Give a network in the framework, its reference, and a batch."""
+        net = NETS[name]()
+        return self.build(net), ReferenceModel(net, "float64"), _one(random_input(net, n)), net
+
+    # ---------------------------------------------------------------- what it says of itself
+
+    @pytest.mark.parametrize("name", NETS)
+    def test_offers_what_it_declares(self, name: str) -> None:
+        model = self.build(NETS[name]())
+        assert self.capabilities <= model.capabilities
+        assert isinstance(model, Model)
+        assert model.framework
+
+    @pytest.mark.parametrize("name", NETS)
+    def test_layers_are_the_networks_in_forward_order(self, name: str) -> None:
+        model, reference, x, _ = self._pair(name)
+        model.forward(x)
+        expected = {n: i for n, i in reference.layers.items() if i.kind in KINDS}
+        found = [n for n in model.layers if n in expected]
+        assert found == list(expected)
+        for node, info in expected.items():
+            layer = model.layers[node]
+            assert layer.name == node
+            assert layer.kind == info.kind, node
+            assert layer.shape == info.shape, node
+            assert layer.grid == info.grid, node
+            assert (layer.path, layer.call, layer.calls) == (info.path, info.call, info.calls)
+
+    @pytest.mark.parametrize("name", NETS)
+    def test_inputs_are_named(self, name: str) -> None:
+        model, reference, _, _ = self._pair(name)
+        assert len(model.inputs) == len(reference.inputs)
+        if len(model.inputs) > 1:
+            assert set(model.inputs) == set(reference.inputs)
+
+    @pytest.mark.parametrize(
+        ("name", "activation"),
+        [("plain", "softmax"), ("softmax_head", "softmax"), ("sigmoid_head", "sigmoid")],
+    )
+    def test_activation(self, name: str, activation: str) -> None:
+        model, _, x, _ = self._pair(name)
+        model.forward(x)
+        assert model.activation == activation
+
+    # ---------------------------------------------------------------- forward
+
+    @pytest.mark.parametrize("name", NETS)
+    def test_output_and_logits(self, name: str) -> None:
+        model, reference, x, _ = self._pair(name, n=3)
+        actual, expected = model.forward(x), reference.forward(x)
+        assert_close(actual.output, expected.output, self.rtol, "output")
+        assert_close(actual.logits, expected.logits, self.rtol, "logits")
+        assert actual.output.dtype == np.float32
+
+    @pytest.mark.parametrize("name", NETS)
+    def test_captures_every_layer(self, name: str) -> None:
+        self._need("capture")
+        model, reference, x, _ = self._pair(name)
+        model.forward(x)
+        nodes = [n for n in reference.layers if n in model.layers]
+        assert {n for n, i in reference.layers.items() if i.kind in KINDS} <= set(nodes)
+        actual, expected = model.forward(x, capture=nodes), reference.forward(x, capture=nodes)
+        for node in nodes:
+            assert_close(actual[node], expected[node], self.rtol, node)
+
+    def test_capture_one_at_a_time_equals_all_at_once(self) -> None:
+        self._need("capture")
+        model, reference, x, _ = self._pair("residual")
+        model.forward(x)
+        nodes = [n for n in reference.layers if n in model.layers]
+        together = model.forward(x, capture=nodes)
+        for node in nodes:
+            np.testing.assert_array_equal(model.forward(x, capture=[node])[node], together[node])
+
+    def test_results_do_not_alias(self) -> None:
+        self._need("capture")
+        model, _, x, _ = self._pair("plain")
+        model.forward(x)
+        first = model.forward(x, capture=["relu2"])
+        kept = first["relu2"].copy()
+        model.forward(x + 1, capture=["relu2"])
+        np.testing.assert_array_equal(first["relu2"], kept)
+
+    @pytest.mark.parametrize("name", ["plain", "residual", "softmax_head"])
+    def test_batch_equals_single_samples(self, name: str) -> None:
+        model, _, x, _ = self._pair(name, n=3)
+        whole = model.forward(x).logits
+        for i in range(3):
+            assert_close(model.forward(x[i : i + 1]).logits, whole[i : i + 1], self.rtol)
+
+    # ---------------------------------------------------------------- replace
+
+    @pytest.mark.parametrize("name", NETS)
+    def test_replace_by_an_array(self, name: str) -> None:
+        self._need("capture", "replace")
+        model, reference, x, _ = self._pair(name)
+        model.forward(x)
+        for node in (n for n, i in reference.layers.items() if i.kind in KINDS):
+            value = reference.forward(x, capture=[node])[node]
+            new = np.random.default_rng(1).normal(size=value.shape).astype(np.float32)
+            actual = model.forward(x, capture=[node], replace={node: new})
+            expected = reference.forward(x, capture=[node], replace={node: new})
+            assert_close(actual.logits, expected.logits, self.rtol, node)
+            assert_close(actual[node], new, 1e-6, node)
+
+    def test_replace_by_a_function(self) -> None:
+        self._need("replace")
+        model, reference, x, _ = self._pair("plain")
+        model.forward(x)
+
+        def without_channel_2(value: Array) -> Array:
+            changed = value.copy()
+            changed[..., 2] = 0
+            return changed
+
+        swap = {"relu2": without_channel_2}
+        assert_close(
+            model.forward(x, replace=swap).logits,
+            reference.forward(x, replace=swap).logits,
+            self.rtol,
+        )
+
+    def test_replace_by_itself_changes_nothing(self) -> None:
+        self._need("capture", "replace")
+        model, _, x, _ = self._pair("residual")
+        plain = model.forward(x, capture=["relu@1"])
+        again = model.forward(x, replace={"relu@1": plain["relu@1"]})
+        assert_close(again.logits, plain.logits, 1e-6)
+
+    def test_replacing_leaves_the_next_call_alone(self) -> None:
+        self._need("capture", "replace")
+        model, _, x, _ = self._pair("plain")
+        before = model.forward(x).logits
+        model.forward(x, replace={"relu2": np.zeros_like})
+        np.testing.assert_array_equal(model.forward(x).logits, before)
+
+    # ---------------------------------------------------------------- pullback
+
+    @pytest.mark.parametrize("name", NETS)
+    def test_gradients_at_the_inputs(self, name: str) -> None:
+        self._need("gradient")
+        model, reference, x, net = self._pair(name)
+        nodes = [input_node(n) for n in net.inputs] if len(net.inputs) > 1 else [INPUT]
+        self._compare(model, reference, x, nodes)
+
+    @pytest.mark.parametrize("name", NETS)
+    def test_gradients_at_every_layer(self, name: str) -> None:
+        self._need("gradient", "capture")
+        model, reference, x, _ = self._pair(name)
+        model.forward(x)
+        for node in (n for n, i in reference.layers.items() if i.kind in KINDS):
+            self._compare(model, reference, x, [node], of=OUTPUT)
+        for node in _before_logits(reference):
+            self._compare(model, reference, x, [node])
+
+    def test_several_nodes_at_once(self) -> None:
+        self._need("gradient", "capture")
+        model, reference, x, _ = self._pair("residual")
+        self._compare(model, reference, x, ["bn1a", INPUT, "relu@2", "conv2b"])
+        self._compare(model, reference, x, ["relu@1", "relu@2"])
+
+    def test_gradient_of_a_layer(self) -> None:
+        self._need("gradient", "capture")
+        model, reference, x, _ = self._pair("residual")
+        self._compare(model, reference, x, [INPUT, "relu@0"], of="relu@1")
+
+    def test_cotangent_as_a_function(self) -> None:
+        self._need("gradient")
+        model, reference, x, _ = self._pair("softmax_head")
+        for of in (LOGITS, OUTPUT):
+            actual = model.pullback(x, lambda v: v * v, of=of)
+            expected = reference.pullback(x, lambda v: v * v, of=of)
+            assert_close(actual.gradients[INPUT], expected.gradients[INPUT], self.rtol, of)
+
+    def test_exception_in_the_cotangent_comes_through(self) -> None:
+        self._need("gradient")
+        model, _, x, _ = self._pair("plain")
+        before = model.pullback(x, np.ones_like).gradients[INPUT]
+
+        def broken(value: Array) -> Array:
+            raise ZeroDivisionError("in the cotangent")
+
+        with pytest.raises(ZeroDivisionError, match="in the cotangent"):
+            model.pullback(x, broken)
+        np.testing.assert_array_equal(model.pullback(x, np.ones_like).gradients[INPUT], before)
+
+    def test_pullback_is_linear_in_the_cotangent(self) -> None:
+        self._need("gradient")
+        model, _, x, _ = self._pair("strided")
+        shape = model.forward(x).logits.shape
+        a, b = np.random.default_rng(2).normal(size=(2, *shape)).astype(np.float32)
+        one, two, both = (model.pullback(x, c).gradients[INPUT] for c in (a, b, a + 2 * b))
+        assert_close(both, one + 2 * two, self.rtol)
+
+    def test_pullback_gives_the_values_too(self) -> None:
+        self._need("gradient", "capture")
+        model, reference, x, _ = self._pair("softmax_head")
+        actual = model.pullback(x, np.ones_like, wrt=["relu2"])
+        trace = reference.forward(x, capture=["relu2"])
+        for node in ("relu2", LOGITS, OUTPUT):
+            assert_close(actual.values[node], trace[node], self.rtol, node)
+
+    def _compare(
+        self,
+        model: Model,
+        reference: ReferenceModel,
+        x: Any,
+        wrt: list[str],
+        of: str = LOGITS,
+        rule: BackwardRule = STANDARD,
+    ) -> None:
+        """Compare one vector-Jacobian product with the reference's."""
+        shape = reference.forward(x, capture=[of])[of].shape
+        cotangent = np.random.default_rng(3).normal(size=shape).astype(np.float32)
+        actual = model.pullback(x, cotangent, of=of, wrt=wrt, rule=rule)
+        expected = reference.pullback(x, cotangent, of=of, wrt=wrt, rule=rule)
+        assert set(actual.gradients) == set(wrt)
+        for node in wrt:
+            what = f"{rule.name} gradient of {of} at {node}"
+            assert_close(actual.gradients[node], expected.gradients[node], self.rtol, what)
+
+    # ---------------------------------------------------------------- rules
+
+    @pytest.mark.parametrize("rule", RULES)
+    @pytest.mark.parametrize("name", WITH_RELU)
+    def test_relu_rules(self, name: str, rule: str) -> None:
+        self._need("gradient", "rule:relu")
+        model, reference, x, net = self._pair(name)
+        nodes = [input_node(n) for n in net.inputs] if len(net.inputs) > 1 else [INPUT]
+        self._compare(model, reference, x, nodes, rule=RULES[rule])
+
+    def test_rules_of_a_layer(self) -> None:
+        self._need("gradient", "capture", "rule:relu")
+        model, reference, x, _ = self._pair("residual")
+        self._compare(model, reference, x, [INPUT], of="bn2b", rule=DECONVNET)
+
+    def test_a_rule_does_not_outlive_its_call(self) -> None:
+        self._need("gradient", "rule:relu")
+        model, reference, x, _ = self._pair("strided")
+        self._compare(model, reference, x, [INPUT])
+        self._compare(model, reference, x, [INPUT], rule=GUIDED)
+        self._compare(model, reference, x, [INPUT])
+
+    def test_a_rule_that_would_change_nothing_is_refused(self) -> None:
+        self._need("gradient")
+        model, _, x, _ = self._pair("smooth")
+        with pytest.raises(RuleError, match="relu"):
+            model.pullback(x, np.ones_like, rule=GUIDED)
+
+    def test_a_rule_without_rectifiers_on_the_way_is_refused(self) -> None:
+        self._need("gradient", "capture", "rule:relu")
+        model, _, x, _ = self._pair("plain")
+        with pytest.raises(RuleError):
+            model.pullback(x, np.ones_like, wrt=["relu2"], rule=GUIDED)
+
+    def test_an_unknown_step_is_refused(self) -> None:
+        self._need("gradient")
+        model, _, x, _ = self._pair("plain")
+        rule = BackwardRule("unheard-of", {"teleport": ReluStep(True, True)})
+        with pytest.raises(CnnvizError):
+            model.pullback(x, np.ones_like, rule=rule)
+
+    # ---------------------------------------------------------------- parameters
+
+    @pytest.mark.parametrize("name", NETS)
+    def test_parameters(self, name: str) -> None:
+        self._need("parameters")
+        model, _, x, net = self._pair(name)
+        model.forward(x)
+        for op in net.ops:
+            if op.kind not in ("conv", "linear", "batchnorm"):
+                continue
+            arrays = model.parameters(op.layer)
+            for key, expected in net.of_layer(op.layer).items():
+                assert_close(arrays[key], expected, 1e-6, f"{op.layer}.{key}")
+
+    def test_parameters_are_copies(self) -> None:
+        self._need("parameters")
+        model, _, x, _ = self._pair("plain")
+        before = model.forward(x).logits
+        weight = model.parameters("conv1")["weight"]
+        if weight.flags.writeable:
+            weight[...] = 0
+        np.testing.assert_array_equal(model.forward(x).logits, before)
+
+    def test_a_layer_without_arrays_has_none(self) -> None:
+        self._need("parameters")
+        model, _, x, _ = self._pair("plain")
+        model.forward(x)
+        assert dict(model.parameters("relu1")) == {}
+
+    # ---------------------------------------------------------------- errors
+
+    def test_unknown_layer_lists_near_ones(self) -> None:
+        self._need("capture")
+        model, _, x, _ = self._pair("plain")
+        with pytest.raises(UnknownLayerError, match="conv1"):
+            model.forward(x, capture=["conv11"])
+
+    def test_a_layer_called_often_must_say_which_call(self) -> None:
+        self._need("capture")
+        model, _, x, _ = self._pair("residual")
+        with pytest.raises(UnknownLayerError, match="relu@2"):
+            model.forward(x, capture=["relu"])
+
+    def test_a_node_that_the_score_does_not_depend_on(self) -> None:
+        self._need("gradient", "capture")
+        model, _, x, _ = self._pair("residual")
+        with pytest.raises(UnknownLayerError, match="does not depend"):
+            model.pullback(x, np.ones_like, of="relu@0", wrt=["relu@1"])
+
+    @pytest.mark.parametrize("spoil", ["nan", "rank", "channels", "empty", "text"])
+    def test_bad_input(self, spoil: str) -> None:
+        model, _, x, _ = self._pair("plain")
+        model.forward(x)
+        with pytest.raises(ArrayError):
+            model.forward(_spoilt(x, spoil))
+
+    def test_bad_cotangent(self) -> None:
+        self._need("gradient")
+        model, _, x, _ = self._pair("plain")
+        with pytest.raises(ArrayError, match="cotangent"):
+            model.pullback(x, np.ones((2, 4), np.float32))
+
+    def test_bad_replacement(self) -> None:
+        self._need("replace", "capture")
+        model, _, x, _ = self._pair("plain")
+        with pytest.raises(ArrayError, match="replacement"):
+            model.forward(x, replace={"relu2": np.ones((2, 3, 3, 8), np.float32)})
+
+    def test_missing_input_is_named(self) -> None:
+        model, _, x, _ = self._pair("two_inputs")
+        with pytest.raises(ArrayError, match="vector"):
+            model.forward({"image": x["image"]})
+
+
+def _one(x: Mapping[str, Array]) -> Any:
+    """Give one array for a network with one input."""
+    return dict(x) if len(x) > 1 else next(iter(x.values()))
+
+
+def _before_logits(reference: ReferenceModel) -> list[str]:
+    """Give the layers that the logits depend on."""
+    ends = reference.activation == "sigmoid" or "softmax" in reference.layers
+    names = [n for n, i in reference.layers.items() if i.kind in KINDS]
+    return [n for n in names if not (ends and n in ("softmax", "sigmoid"))]
+
+
+def _spoilt(x: Array, how: str) -> Array:
+    """Make a batch that no network should take."""
+    match how:
+        case "nan":
+            bad = x.copy()
+            bad[0, 0, 0, 0] = np.nan
+            return bad
+        case "rank":
+            return x[0]
+        case "channels":
+            return x[..., :2]
+        case "empty":
+            return x[:0]
+        case _:
+            return x.astype(str)

@@ -1,0 +1,302 @@
+"""The small networks on which backends and explainers are tested.
+
+Each has random weights from a seed, a picture that is not square, and something that backends get
+wrong: in-place and reused rectifiers, uneven padding, skip connections, grouped convolutions, two
+inputs, a head with a softmax.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from cnnviz_core.model import Array
+from cnnviz_core.netspec import NetSpec, Op
+
+__all__ = ["NETS", "random_input"]
+
+SAME = ((1, 1), (1, 1))
+
+
+class _Weights:
+    """Draws a network's arrays, scaled so that signals keep their size."""
+
+    def __init__(self, seed: int) -> None:
+        self._rng = np.random.default_rng(seed)
+        self.arrays: dict[str, Array] = {}
+
+    def conv(self, layer: str, size: int, c_in: int, c_out: int, bias: bool = True) -> None:
+        scale = np.sqrt(2 / (size * size * c_in))
+        self.arrays[f"{layer}.weight"] = self._normal(size, size, c_in, c_out) * scale
+        if bias:
+            self.arrays[f"{layer}.bias"] = self._normal(c_out) * 0.1
+
+    def linear(self, layer: str, c_in: int, c_out: int) -> None:
+        self.arrays[f"{layer}.weight"] = self._normal(c_in, c_out) * np.sqrt(1 / c_in)
+        self.arrays[f"{layer}.bias"] = self._normal(c_out) * 0.1
+
+    def norm(self, layer: str, channels: int) -> None:
+        self.arrays[f"{layer}.scale"] = self._rng.uniform(0.5, 1.5, channels)
+        self.arrays[f"{layer}.shift"] = self._normal(channels) * 0.2
+        self.arrays[f"{layer}.mean"] = self._normal(channels) * 0.2
+        self.arrays[f"{layer}.variance"] = self._rng.uniform(0.5, 1.5, channels)
+
+    def _normal(self, *shape: int) -> Array:
+        return self._rng.normal(size=shape)
+
+
+def plain(seed: int = 0) -> NetSpec:
+    """Two convolutions, global average pooling, one linear layer: what CAM asks for."""
+    w = _Weights(seed)
+    w.conv("conv1", 3, 3, 6)
+    w.conv("conv2", 3, 6, 8)
+    w.linear("fc", 8, 5)
+    return NetSpec(
+        {"image": (12, 9, 3)},
+        (
+            Op("conv1", "conv", ("image",), attrs={"padding": SAME}),
+            Op("relu1", "relu", ("conv1",)),
+            Op("pool1", "maxpool", ("relu1",), attrs={"window": (2, 2), "stride": (2, 2)}),
+            Op("conv2", "conv", ("pool1",), attrs={"padding": SAME}),
+            Op("relu2", "relu", ("conv2",)),
+            Op("gap", "gap", ("relu2",)),
+            Op("fc", "linear", ("gap",)),
+        ),
+        w.arrays,
+        "plain",
+    )
+
+
+def strided(seed: int = 1) -> NetSpec:
+    """Strides, uneven padding, dilation, overlapping pools, ReLU6, a flattened head."""
+    w = _Weights(seed)
+    w.conv("conv1", 3, 3, 6)
+    w.conv("conv2", 3, 6, 6)
+    w.arrays["conv1.weight"] *= 3  # so that some values reach the 6 of ReLU6
+    w.linear("fc1", 3 * 2 * 6, 7)
+    w.linear("fc2", 7, 4)
+    return NetSpec(
+        {"image": (17, 14, 3)},
+        (
+            Op(
+                "conv1",
+                "conv",
+                ("image",),
+                attrs={"stride": (2, 2), "padding": ((0, 1), (1, 0))},
+            ),
+            Op("relu1", "relu6", ("conv1",)),
+            Op(
+                "pool1",
+                "maxpool",
+                ("relu1",),
+                attrs={"window": (3, 3), "stride": (1, 1), "padding": ((1, 0), (0, 1))},
+            ),
+            Op(
+                "conv2",
+                "conv",
+                ("pool1",),
+                attrs={"padding": ((2, 1), (1, 2)), "dilation": (2, 2)},
+            ),
+            Op("relu2", "relu", ("conv2",)),
+            Op("pool2", "avgpool", ("relu2",), attrs={"window": (2, 2), "stride": (2, 2)}),
+            Op("flat", "flatten", ("pool2",)),
+            Op("fc1", "linear", ("flat",)),
+            Op("relu3", "relu", ("fc1",)),
+            Op("fc2", "linear", ("relu3",)),
+        ),
+        w.arrays,
+        "strided",
+    )
+
+
+def residual(seed: int = 2) -> NetSpec:
+    """Skip connections, batch norm, and one in-place rectifier called four times."""
+    w = _Weights(seed)
+    w.conv("stem", 3, 3, 8, bias=False)
+    w.norm("bn0", 8)
+    for block in (1, 2):
+        for part in ("a", "b"):
+            w.conv(f"conv{block}{part}", 3, 8, 8, bias=False)
+            w.norm(f"bn{block}{part}", 8)
+    w.linear("fc", 8, 5)
+    ops = [
+        Op("stem", "conv", ("image",), attrs={"padding": SAME, "stride": (2, 2)}),
+        Op("bn0", "batchnorm", ("stem",)),
+        Op("r0", "relu", ("bn0",), layer="relu", attrs={"inplace": True}),
+    ]
+    last = "r0"
+    for block in (1, 2):
+        a, b = f"{block}a", f"{block}b"
+        ops += [
+            Op(f"conv{a}", "conv", (last,), attrs={"padding": SAME}),
+            Op(f"bn{a}", "batchnorm", (f"conv{a}",)),
+            Op(f"r{a}", "relu", (f"bn{a}",), layer=f"relu{a}", attrs={"inplace": True}),
+            Op(f"conv{b}", "conv", (f"r{a}",), attrs={"padding": SAME}),
+            Op(f"bn{b}", "batchnorm", (f"conv{b}",)),
+            Op(f"add{block}", "add", (f"bn{b}", last)),
+            Op(f"r{block}", "relu", (f"add{block}",), layer="relu", attrs={"inplace": True}),
+        ]
+        last = f"r{block}"
+    ops += [Op("gap", "gap", (last,)), Op("fc", "linear", ("gap",))]
+    return NetSpec({"image": (11, 14, 3)}, tuple(ops), w.arrays, "residual")
+
+
+def depthwise(seed: int = 3) -> NetSpec:
+    """An inverted residual: 1x1, depthwise with a stride, grouped, ReLU6, batch norm."""
+    w = _Weights(seed)
+    w.conv("expand", 1, 3, 12, bias=False)
+    w.norm("bn1", 12)
+    w.conv("depthwise", 3, 1, 12, bias=False)
+    w.norm("bn2", 12)
+    w.conv("project", 1, 12, 6, bias=False)
+    w.norm("bn3", 6)
+    w.conv("grouped", 3, 3, 8)
+    w.linear("fc", 8, 4)
+    return NetSpec(
+        {"image": (10, 13, 3)},
+        (
+            Op("expand", "conv", ("image",)),
+            Op("bn1", "batchnorm", ("expand",), attrs={"epsilon": 1e-3}),
+            Op("relu1", "relu6", ("bn1",), attrs={"inplace": True}),
+            Op(
+                "depthwise",
+                "conv",
+                ("relu1",),
+                attrs={"groups": 12, "stride": (2, 2), "padding": ((0, 1), (0, 1))},
+            ),
+            Op("bn2", "batchnorm", ("depthwise",)),
+            Op("relu2", "relu6", ("bn2",)),
+            Op("project", "conv", ("relu2",)),
+            Op("bn3", "batchnorm", ("project",)),
+            Op("grouped", "conv", ("bn3",), attrs={"groups": 2, "padding": SAME}),
+            Op("relu3", "relu", ("grouped",)),
+            Op("gap", "gap", ("relu3",)),
+            Op("fc", "linear", ("gap",)),
+        ),
+        w.arrays,
+        "depthwise",
+    )
+
+
+def branches(seed: int = 4) -> NetSpec:
+    """Two branches of different kernels, concatenated, with leaky rectifiers."""
+    w = _Weights(seed)
+    w.conv("stem", 3, 3, 6)
+    w.conv("left", 1, 6, 4)
+    w.conv("right", 3, 6, 4)
+    w.linear("fc", 8, 3)
+    return NetSpec(
+        {"image": (9, 11, 3)},
+        (
+            Op("stem", "conv", ("image",), attrs={"padding": SAME}),
+            Op("relu0", "leaky_relu", ("stem",), attrs={"slope": 0.1}),
+            Op("left", "conv", ("relu0",)),
+            Op("right", "conv", ("relu0",), attrs={"padding": SAME}),
+            Op("relu_left", "relu", ("left",), attrs={"functional": True}),
+            Op("relu_right", "relu", ("right",), attrs={"functional": True, "inplace": True}),
+            Op("concat", "concat", ("relu_left", "relu_right")),
+            Op("gap", "gap", ("concat",)),
+            Op("fc", "linear", ("gap",)),
+        ),
+        w.arrays,
+        "branches",
+    )
+
+
+def softmax_head(seed: int = 5) -> NetSpec:
+    """`plain` with a softmax at its end."""
+    net = plain(seed)
+    return NetSpec(
+        net.inputs, (*net.ops, Op("softmax", "softmax", ("fc",))), net.parameters, "softmax_head"
+    )
+
+
+def sigmoid_head(seed: int = 6) -> NetSpec:
+    """`plain` with a sigmoid at its end."""
+    net = plain(seed)
+    return NetSpec(
+        net.inputs, (*net.ops, Op("sigmoid", "sigmoid", ("fc",))), net.parameters, "sigmoid_head"
+    )
+
+
+def two_inputs(seed: int = 7) -> NetSpec:
+    """A picture and a vector, joined before the head."""
+    w = _Weights(seed)
+    w.conv("conv", 3, 3, 6)
+    w.linear("embed", 4, 6)
+    w.linear("fc", 12, 5)
+    return NetSpec(
+        {"image": (8, 10, 3), "vector": (4,)},
+        (
+            Op("conv", "conv", ("image",), attrs={"padding": SAME}),
+            Op("relu1", "relu", ("conv",)),
+            Op("gap", "gap", ("relu1",)),
+            Op("embed", "linear", ("vector",)),
+            Op("relu2", "relu", ("embed",)),
+            Op("concat", "concat", ("gap", "relu2")),
+            Op("fc", "linear", ("concat",)),
+        ),
+        w.arrays,
+        "two_inputs",
+    )
+
+
+def smooth(seed: int = 8) -> NetSpec:
+    """A network without any rectifier: a ReLU rule would change nothing."""
+    w = _Weights(seed)
+    w.conv("conv1", 3, 3, 4)
+    w.conv("conv2", 3, 4, 4)
+    w.linear("fc", 4, 3)
+    return NetSpec(
+        {"image": (8, 7, 3)},
+        (
+            Op("conv1", "conv", ("image",), attrs={"padding": SAME}),
+            Op("pool", "avgpool", ("conv1",), attrs={"window": (2, 2), "stride": (2, 2)}),
+            Op("conv2", "conv", ("pool",), attrs={"padding": SAME}),
+            Op("gap", "gap", ("conv2",)),
+            Op("fc", "linear", ("gap",)),
+        ),
+        w.arrays,
+        "smooth",
+    )
+
+
+NETS: dict[str, Callable[..., NetSpec]] = {
+    net.__name__: net
+    for net in (
+        plain,
+        strided,
+        residual,
+        depthwise,
+        branches,
+        softmax_head,
+        sigmoid_head,
+        two_inputs,
+        smooth,
+    )
+}
+"""Every network, by name; each takes a seed."""
+
+
+def random_input(net: NetSpec, n: int = 2, seed: int = 0) -> dict[str, Array]:
+    """Draw a batch for a network.
+
+    Parameters
+    ----------
+    net : NetSpec
+        The network.
+    n : int
+        How many samples.
+    seed : int
+        For NumPy's generator.
+
+    Returns
+    -------
+    dict of str to ndarray (n, ...)
+        Standard normal, float32, one array for each input.
+    """
+    rng = np.random.default_rng(seed)
+    return {
+        name: rng.normal(size=(n, *shape)).astype(np.float32) for name, shape in net.inputs.items()
+    }

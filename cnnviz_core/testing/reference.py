@@ -1,0 +1,203 @@
+"""The reference model: a `NetSpec` run by NumPy, with analytic gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import numpy as np
+
+from cnnviz_core.checks import check_cotangent, check_inputs, check_replacement
+from cnnviz_core.errors import RuleError, UnknownLayerError
+from cnnviz_core.layers import check_nodes, find_layer, is_special
+from cnnviz_core.model import (
+    INPUT,
+    LOGITS,
+    OUTPUT,
+    Array,
+    Cotangent,
+    InputInfo,
+    Inputs,
+    LayerInfo,
+    Pullback,
+    Replacement,
+    Trace,
+)
+from cnnviz_core.netspec import KINDS, NetSpec, Op
+from cnnviz_core.rules import STANDARD, BackwardRule, ReluStep
+from cnnviz_core.testing.operations import OPERATIONS
+
+__all__ = ["ReferenceModel"]
+
+
+class ReferenceModel:
+    """A `NetSpec` behind the `Model` protocol, in NumPy.
+
+    Parameters
+    ----------
+    net : NetSpec
+        The network.
+    dtype : {"float32", "float64"}
+        The type in which it computes.
+    """
+
+    framework = "numpy"
+    capabilities = frozenset({"capture", "replace", "gradient", "parameters", "rule:relu"})
+
+    def __init__(self, net: NetSpec, dtype: str = "float32") -> None:
+        self._net = net
+        self._arrays = {
+            op.layer: {k: v.astype(dtype) for k, v in net.of_layer(op.layer).items()}
+            for op in net.ops
+        }
+        shapes = net.shapes()
+        self._nodes = {net.node(op): op for op in net.ops if not op.attrs.get("functional", False)}
+        self.inputs: Mapping[str, InputInfo] = MappingProxyType(
+            {name: InputInfo(name, shape, dtype) for name, shape in net.inputs.items()}
+        )
+        self.layers: Mapping[str, LayerInfo] = MappingProxyType(
+            {node: self._info(node, op, shapes[op.name]) for node, op in self._nodes.items()}
+        )
+        last = net.ops[-1]
+        ends = last.kind in ("softmax", "sigmoid")
+        self.activation = last.kind if ends else "softmax"
+        self._special = {
+            INPUT: next(iter(net.inputs)),
+            OUTPUT: last.name,
+            LOGITS: last.inputs[0] if ends else last.name,
+        }
+
+    def _info(self, node: str, op: Op, shape: tuple[int, ...]) -> LayerInfo:
+        """Describe one call of a layer."""
+        calls = [other.name for other in self._net.ops if other.layer == op.layer]
+        return LayerInfo(
+            name=node,
+            kind=KINDS[op.kind],
+            type=op.kind,
+            shape=shape,
+            grid=shape[:-1] if len(shape) > 1 else None,
+            path=op.layer,
+            call=calls.index(op.name),
+            calls=len(calls),
+        )
+
+    def _value_name(self, node: str) -> str:
+        """Give the name of the result that a node stands for."""
+        if node in self._special:
+            return self._special[node]
+        if is_special(node):
+            name = node.removeprefix(f"{INPUT}:")
+            if name not in self.inputs:
+                raise UnknownLayerError(
+                    f"the network has no input {name!r}",
+                    f"one of {', '.join(self.inputs)}",
+                    "name one of these",
+                )
+            return name
+        return self._nodes[find_layer(self.layers, node).name].name
+
+    def _run(self, x: Inputs, replace: Mapping[str, Replacement]) -> dict[str, Array]:
+        """Compute every result."""
+        swaps = {self._value_name(node): (node, new) for node, new in replace.items()}
+        values = check_inputs(self.inputs, x)
+        for name in (*values, *(op.name for op in self._net.ops)):
+            if name not in values:
+                op = next(op for op in self._net.ops if op.name == name)
+                given = [values[i] for i in op.inputs]
+                values[name] = OPERATIONS[op.kind].forward(given, self._arrays[op.layer], op.attrs)
+            if name in swaps:
+                node, new = swaps[name]
+                array = new(values[name]) if callable(new) else new
+                values[name] = check_replacement(array, values[name], node)
+        return values
+
+    def forward(
+        self,
+        x: Inputs,
+        *,
+        capture: Sequence[str] = (),
+        replace: Mapping[str, Replacement] | None = None,
+    ) -> Trace:
+        """Run the network; see `Model.forward`."""
+        check_nodes(self.layers, [*capture, *(replace or {})])
+        values = self._run(x, replace or {})
+        return Trace({n: values[self._value_name(n)] for n in (OUTPUT, LOGITS, *capture)})
+
+    def pullback(
+        self,
+        x: Inputs,
+        cotangent: Cotangent,
+        *,
+        of: str = LOGITS,
+        wrt: Sequence[str] = (INPUT,),
+        rule: BackwardRule = STANDARD,
+    ) -> Pullback:
+        """Compute a vector-Jacobian product; see `Model.pullback`."""
+        check_nodes(self.layers, [of, *wrt])
+        values = self._run(x, {})
+        top = values[self._value_name(of)]
+        given = cotangent(top) if callable(cotangent) else cotangent
+        gradients = {self._value_name(of): check_cotangent(given, top, of)}
+        wanted = {node: self._value_name(node) for node in wrt}
+        above = self._depends_on(set(wanted.values()))
+        for node, name in wanted.items():
+            if self._value_name(of) not in self._depends_on({name}):
+                raise UnknownLayerError(
+                    f"{of!r} does not depend on {node!r}",
+                    "a node on the way from the input to the one that is differentiated",
+                    "choose an earlier layer",
+                )
+        matched = dict.fromkeys(rule.steps, 0)
+        for op in reversed(self._net.ops):
+            if op.name not in gradients or op.name not in above:
+                continue
+            g = gradients[op.name]
+            inputs = [values[name] for name in op.inputs]
+            step = rule.steps.get(KINDS[op.kind])
+            if step is not None and any(name in above for name in op.inputs):
+                matched[KINDS[op.kind]] += 1
+            for name, part in zip(
+                op.inputs, self._step(op, g, inputs, values[op.name], step), strict=True
+            ):
+                gradients[name] = gradients[name] + part if name in gradients else part
+        missed = [kind for kind, n in matched.items() if n == 0]
+        if missed:
+            raise RuleError(
+                f"the rule {rule.name!r} would change nothing: there is no {missed[0]} between "
+                f"{of!r} and {', '.join(map(repr, wrt))}",
+                f"a network with {missed[0]} on the way",
+                "use the plain gradient (saliency), or a node before such a layer",
+            )
+        kept = {n: values[self._value_name(n)] for n in (of, LOGITS, OUTPUT, *wrt)}
+        return Pullback(
+            {node: value for node, value in kept.items() if not node.startswith(INPUT)},
+            {
+                node: gradients.get(name, np.zeros_like(values[name]))
+                for node, name in wanted.items()
+            },
+        )
+
+    def _step(
+        self, op: Op, g: Array, inputs: list[Array], value: Array, step: ReluStep | None
+    ) -> list[Array]:
+        """Take one operation's backward step: its own derivative, or the rule's."""
+        if step is None or step.gate:
+            parts = OPERATIONS[op.kind].backward(g, inputs, value, self._arrays[op.layer], op.attrs)
+        else:
+            parts = [g]
+        if step is not None and step.rectify:
+            parts = [np.maximum(part, 0) for part in parts]
+        return parts
+
+    def _depends_on(self, names: set[str]) -> set[str]:
+        """Give the results that depend on one of these, and these themselves."""
+        above = set(names)
+        for op in self._net.ops:
+            if any(name in above for name in op.inputs):
+                above.add(op.name)
+        return above
+
+    def parameters(self, layer: str) -> Mapping[str, Array]:
+        """Return a layer's arrays; see `Model.parameters`."""
+        path = layer if layer in self._arrays else find_layer(self.layers, layer).path
+        return {key: value.copy() for key, value in self._arrays[path].items()}

@@ -1,0 +1,100 @@
+"""Finding a layer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cnnviz_core.errors import UnknownLayerError
+from cnnviz_core.layers import auto_layer, find_layer, on_grid, resolve_layer
+from cnnviz_core.model import LayerInfo
+from cnnviz_core.testing.nets import NETS, random_input
+from cnnviz_core.testing.reference import ReferenceModel
+
+
+def layers(*infos):
+    return {info.name: info for info in infos}
+
+
+def info(name, kind="conv", grid=(4, 4), **kwargs):
+    shape = (*grid, 8) if grid else (8,)
+    return LayerInfo(name, kind, kind, shape, grid, path=kwargs.pop("path", name), **kwargs)
+
+
+def test_auto_passes_over_pools_and_names_for_them():
+    net = layers(
+        info("features.0"),
+        info("features.1", "relu"),
+        info("features.2", "pool", (2, 2)),
+        info("features", "container", (2, 2), same_as="features.2"),
+        info("gap", "pool", (1, 1)),
+        info("flat", "reshape", None),
+        info("fc", "linear", None),
+    )
+    assert auto_layer(net).name == "features.1"
+
+
+def test_auto_takes_the_outermost_name_of_a_block():
+    net = layers(
+        info("block.conv"),
+        info("block.relu@1", "relu", path="block.relu"),
+        info("block", "container", same_as="block.relu@1"),
+        info("stage", "container", same_as="block"),
+        info("pool", "pool", (1, 1)),
+    )
+    assert auto_layer(net).name == "stage"
+
+
+def test_auto_passes_over_a_grid_of_one_position():
+    assert auto_layer(layers(info("a"), info("b", grid=(1, 1)))).name == "a"
+
+
+def test_no_grid_at_all():
+    with pytest.raises(UnknownLayerError, match="spatial grid"):
+        auto_layer(layers(info("fc", "linear", None)))
+
+
+def test_calls_and_near_names():
+    net = layers(info("conv1"), info("relu@0", path="relu"), info("relu@1", path="relu"))
+    assert find_layer(net, "relu@1").name == "relu@1"
+    with pytest.raises(UnknownLayerError, match="'relu@1'"):
+        find_layer(net, "relu")
+    with pytest.raises(UnknownLayerError, match="'conv1'"):
+        find_layer(net, "conv")
+
+
+def test_tokens_are_laid_out_on_the_grid():
+    tokens = np.arange(2 * 7 * 3).reshape(2, 7, 3)
+    token_layer = LayerInfo("block", "other", "Block", (7, 3), (2, 3), prefix=1)
+    grid = on_grid(tokens, token_layer)
+    assert grid.shape == (2, 2, 3, 3)
+    np.testing.assert_array_equal(grid[0, 0, 0], tokens[0, 1])
+    np.testing.assert_array_equal(grid[1, 1, 2], tokens[1, 6])
+    with pytest.raises(UnknownLayerError, match="no spatial grid"):
+        on_grid(tokens, info("fc", "linear", None))
+
+
+def test_resolve_shows_the_network_an_input_where_it_must():
+    from cnnviz_core.errors import ArrayError
+
+    net = NETS["plain"]()
+    x = random_input(net)["image"]
+
+    class Shy(ReferenceModel):
+        seen = False
+
+        @property
+        def layers(self):
+            if not self.seen:
+                raise ArrayError("no input was seen", "one", "run it")
+            return self._layers
+
+        @layers.setter
+        def layers(self, value):
+            self._layers = value
+
+        def forward(self, x, **kwargs):
+            self.seen = True
+            return super().forward(x, **kwargs)
+
+    assert resolve_layer(Shy(net), "auto", x).name == "relu2"

@@ -1,0 +1,115 @@
+"""A model that remembers gives what the model gives, and asks it less often."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cnnviz_core.memo import MemoModel
+from cnnviz_core.model import INPUT, LOGITS, Model
+from cnnviz_core.rules import GUIDED
+from cnnviz_core.targets import ClassScore, Predicted, cotangent_of
+from cnnviz_core.testing.nets import NETS, random_input
+from cnnviz_core.testing.reference import ReferenceModel
+
+
+class Counting(ReferenceModel):
+    def __init__(self, net):
+        super().__init__(net)
+        self.passes = []
+
+    def forward(self, x, **kwargs):
+        self.passes.append("forward")
+        return super().forward(x, **kwargs)
+
+    def pullback(self, x, cotangent, **kwargs):
+        self.passes.append("pullback")
+        return super().pullback(x, cotangent, **kwargs)
+
+
+@pytest.fixture
+def model():
+    return Counting(NETS["plain"]())
+
+
+X = random_input(NETS["plain"]())["image"]
+
+
+def test_it_is_a_model(model):
+    memo = MemoModel(model)
+    assert isinstance(memo, Model)
+    assert memo.layers == model.layers
+    assert memo.inputs == model.inputs
+    np.testing.assert_array_equal(memo.parameters("fc")["bias"], model.parameters("fc")["bias"])
+
+
+def test_the_same_pullback_is_computed_once(model):
+    memo = MemoModel(model)
+    targets = [ClassScore(0), ClassScore(1)]
+    first = memo.pullback(X, cotangent_of(targets), wrt=["relu2"])
+    again = memo.pullback(X.copy(), cotangent_of(list(targets)), wrt=["relu2"])
+    assert model.passes == ["pullback"]
+    np.testing.assert_array_equal(first.gradients["relu2"], again.gradients["relu2"])
+    expected = ReferenceModel(NETS["plain"]()).pullback(X, cotangent_of(targets), wrt=["relu2"])
+    np.testing.assert_array_equal(first.gradients["relu2"], expected.gradients["relu2"])
+
+
+def test_predicted_and_its_class_share_a_pass(model):
+    memo = MemoModel(model)
+    classes = model.forward(X).logits.argmax(-1)
+    model.passes.clear()
+    memo.pullback(X, cotangent_of([Predicted()] * 2), wrt=["relu2"])
+    memo.pullback(X, cotangent_of([ClassScore(int(c)) for c in classes]), wrt=["relu2"])
+    assert model.passes == ["pullback"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"x": X + 1},
+        {"targets": [ClassScore(2)] * 2},
+        {"wrt": [INPUT]},
+        {"rule": GUIDED, "wrt": [INPUT]},
+        {"of": "relu2", "wrt": ["relu1"]},
+    ],
+)
+def test_anything_else_is_computed_anew(model, other):
+    memo = MemoModel(model)
+    memo.pullback(X, cotangent_of([ClassScore(0)] * 2), wrt=["relu2"])
+    x = other.pop("x", X)
+    cotangent = cotangent_of(other.pop("targets", [ClassScore(0)] * 2))
+    if other.get("of") == "relu2":
+        cotangent = np.ones_like
+    answer = memo.pullback(x, cotangent, **{"wrt": ["relu2"], **other})
+    assert model.passes == ["pullback", "pullback"]
+    expected = ReferenceModel(NETS["plain"]()).pullback(x, cotangent, **{"wrt": ["relu2"], **other})
+    for node, gradient in expected.gradients.items():
+        np.testing.assert_array_equal(answer.gradients[node], gradient)
+
+
+def test_forward_is_served_from_a_pullback(model):
+    memo = MemoModel(model)
+    memo.pullback(X, np.ones_like, wrt=["relu2"])
+    trace = memo.forward(X, capture=["relu2"])
+    assert model.passes == ["pullback"]
+    np.testing.assert_array_equal(trace["relu2"], model.forward(X, capture=["relu2"])["relu2"])
+
+
+def test_forward_with_replacement_is_never_remembered(model):
+    memo = MemoModel(model)
+    plain = memo.forward(X)[LOGITS]
+    other = memo.forward(X, replace={"relu2": np.zeros_like})[LOGITS]
+    assert not np.allclose(plain, other)
+    np.testing.assert_array_equal(memo.forward(X)[LOGITS], plain)
+    assert model.passes == ["forward", "forward"]
+
+
+def test_what_was_asked_for_longest_ago_is_forgotten(model):
+    memo = MemoModel(model, entries=2)
+    for shift in (0, 1, 2):
+        memo.forward(X + shift)
+    model.passes.clear()
+    memo.forward(X + 2)
+    assert model.passes == []
+    memo.forward(X)
+    assert model.passes == ["forward"]

@@ -1,0 +1,202 @@
+"""Finding plugins: a broken one is reported and harms nobody."""
+
+from __future__ import annotations
+
+import sys
+import types
+import warnings
+from importlib.metadata import EntryPoint
+
+import pytest
+
+from cnnviz_core.errors import (
+    ConflictError,
+    MissingBackendError,
+    PluginError,
+    UnknownMethodError,
+    UnsupportedModelError,
+)
+from cnnviz_core.hookspecs import hookimpl
+from cnnviz_core.registry import Registry, get_registry, import_string, installed
+from cnnviz_core.specs import BackendSpec, ExplainerSpec
+
+
+def explainer(name, target="cnnviz_cam.grad_cam:GradCAM", **kwargs):
+    return ExplainerSpec(name, target, "a method", "cam", frozenset(), **kwargs)
+
+
+class FakeDistribution:
+    version = "1.2"
+
+    def __init__(self, name):
+        self.name = name
+
+
+@pytest.fixture
+def plugin(monkeypatch):
+    """Make an entry point of a distribution that announces what it is given."""
+
+    def make(dist, explainers=(), backends=(), hook=None):
+        module = types.ModuleType(f"plugin_of_{dist}")
+        if explainers:
+            module.cnnviz_explainers = hookimpl(lambda: list(explainers))
+        if backends:
+            module.cnnviz_backends = hookimpl(lambda: list(backends))
+        if hook:
+            module.cnnviz_explainers = hookimpl(hook)
+        for attr in ("cnnviz_explainers", "cnnviz_backends"):
+            if hasattr(module, attr):
+                getattr(module, attr).__name__ = attr
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        point = EntryPoint(dist, module.__name__, "cnnviz")
+        vars(point)["dist"] = FakeDistribution(dist)
+        return point
+
+    return make
+
+
+def test_the_built_in_ones_are_found():
+    registry = get_registry()
+    assert {"torch", "tensorflow"} <= set(registry.backends)
+    assert registry.spec("Grad_CAM").name == "grad-cam"
+    assert registry.spec("gradcam").name == "grad-cam"
+    assert registry.explainer("grad-cam", layer="x").layer == "x"
+
+
+def test_every_announced_target_can_be_imported_and_declares_the_same_needs():
+    registry = get_registry()
+    for name, spec in registry.explainers.items():
+        assert registry.explainer_class(name).needs == spec.needs, name
+        assert spec.references, name
+    for spec in registry.backends.values():
+        if installed(spec.packages[0]):
+            for target in (spec.accepts, spec.wrap, spec.describe, spec.build):
+                assert callable(import_string(target))
+            for target in (*spec.sources.values(), *spec.suffixes.values()):
+                assert callable(import_string(target))
+
+
+def test_a_plugin_that_raises_harms_nobody(plugin):
+    def broken():
+        raise RuntimeError("out of order")
+
+    points = [
+        plugin("good", [explainer("mine")]),
+        plugin("bad", hook=broken),
+        EntryPoint("absent", "no_such_module_anywhere", "cnnviz"),
+        plugin("fine", [explainer("yours")]),
+    ]
+    with pytest.warns(RuntimeWarning) as caught:
+        registry = Registry(points)
+    assert len(caught) == 2
+    assert set(registry.explainers) == {"mine", "yours"}
+    assert [p.entry_point for p in registry.plugins] == ["good", "fine"]
+    bad, absent = registry.failures
+    assert (bad.distribution, bad.version, bad.stage) == ("bad", "1.2", "announce")
+    assert "out of order" in bad.error
+    assert "in broken" in bad.traceback
+    assert absent.stage == "load"
+    with pytest.raises(PluginError, match="out of order"):
+        registry.spec("bad")
+
+
+def test_strict_plugins_raise(plugin, monkeypatch):
+    monkeypatch.setenv("CNNVIZ_STRICT_PLUGINS", "1")
+    with pytest.raises(PluginError, match="no_such_module"):
+        Registry([EntryPoint("absent", "no_such_module_anywhere", "cnnviz")])
+
+
+@pytest.mark.parametrize("announced", [["grad-cam"], [explainer("later", api=2)], 3])
+def test_what_breaks_the_contract_is_reported(plugin, announced):
+    with pytest.warns(RuntimeWarning, match="announce"):
+        registry = Registry([plugin("odd", hook=lambda: announced)])
+    assert not registry.explainers
+    assert len(registry.failures) == 1
+
+
+def test_an_unknown_hook_is_reported(plugin):
+    point = plugin("newer", [explainer("mine")])
+    module = sys.modules["plugin_of_newer"]
+    module.cnnviz_paintings = hookimpl(lambda: [])
+    module.cnnviz_paintings.__name__ = "cnnviz_paintings"
+    with pytest.warns(RuntimeWarning, match="cnnviz_paintings"):
+        assert not Registry([point]).explainers
+
+
+def test_two_plugins_that_claim_one_name(plugin):
+    registry = Registry(
+        [plugin("one", [explainer("same")]), plugin("two", [explainer("same"), explainer("b")])]
+    )
+    with pytest.raises(ConflictError, match="one and two"):
+        registry.spec("same")
+    assert registry.spec("one:same") is not registry.spec("two:same")
+    assert registry.spec("b").name == "b"
+
+
+def test_two_methods_with_one_alias(plugin):
+    registry = Registry(
+        [
+            plugin("one", [explainer("a", aliases=("x",))]),
+            plugin("two", [explainer("b", "m:B", aliases=("x",))]),
+        ]
+    )
+    with pytest.raises(ConflictError, match="a and b"):
+        registry.spec("x")
+
+
+def test_an_unknown_method_lists_near_ones():
+    with pytest.raises(UnknownMethodError, match="perhaps 'grad-cam' was meant"):
+        get_registry().spec("grad-camm")
+    with pytest.raises(UnknownMethodError, match="cnnviz methods"):
+        get_registry().spec("zzzz")
+
+
+def test_an_explainer_whose_module_raises(plugin):
+    registry = Registry([plugin("one", [explainer("lost", "no_such_module_anywhere:X")])])
+    with pytest.raises(PluginError, match="could not be imported"):
+        registry.explainer("lost")
+
+
+def test_a_backend_whose_framework_is_missing(plugin):
+    spec = BackendSpec("mars", "m:w", ("no_such_framework",), "m:a", extra="mars")
+    registry = Registry([plugin("one", backends=[spec])])
+    with pytest.raises(MissingBackendError, match=r"pip install 'cnnviz\[mars\]'"):
+        registry.backend("mars")
+    with pytest.raises(MissingBackendError, match="mars"):
+        registry.backend("venus")
+
+
+class Parent:
+    pass
+
+
+class Child(Parent):
+    pass
+
+
+def test_the_most_derived_class_decides(plugin, monkeypatch):
+    monkeypatch.setattr(Parent, "__module__", "general.nn")
+    monkeypatch.setattr(Child, "__module__", "special.layers")
+    checks = types.ModuleType("checks_for_test")
+    checks.yes = lambda native: True
+    checks.no = lambda native: False
+    monkeypatch.setitem(sys.modules, "checks_for_test", checks)
+    general = BackendSpec("general", "m:w", ("general",), "checks_for_test:yes")
+    special = BackendSpec("special", "m:w", ("special",), "checks_for_test:yes")
+    refusing = BackendSpec("special", "m:w", ("special",), "checks_for_test:no")
+    assert Registry([plugin("a", backends=[general, special])]).backend_of(Child()) is special
+    assert Registry([plugin("b", backends=[general, refusing])]).backend_of(Child()) is general
+    assert Registry([plugin("c", backends=[special, general])]).backend_of(Parent()) is general
+
+
+def test_an_object_of_no_framework():
+    with pytest.raises(UnsupportedModelError, match=r"builtins\.dict"):
+        get_registry().backend_of({})
+    with pytest.raises(UnsupportedModelError, match=r"cnnviz\.load"):
+        get_registry().backend_of("resnet50")
+
+
+def test_loading_warns_of_nothing():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Registry()

@@ -1,0 +1,89 @@
+"""Every built-in explainer passes the checks for explainers, on NumPy alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar
+
+import numpy as np
+import pytest
+
+from cnnviz_core.explainer import Maps
+from cnnviz_core.parameters import Help
+from cnnviz_core.registry import get_registry
+from cnnviz_core.targets import cotangent_of
+from cnnviz_core.testing.explainers import CHECKS, parametrize_with_checks
+
+BUILT_IN = [get_registry().explainer(name) for name in get_registry().explainers]
+
+
+@parametrize_with_checks(BUILT_IN)
+def test_built_in(explainer, check):
+    check(explainer)
+
+
+def test_all_seven_are_there():
+    expected = {
+        "cam",
+        "grad-cam",
+        "saliency",
+        "guided-backprop",
+        "deconvnet",
+        "guided-grad-cam",
+        "occlusion",
+    }
+    assert expected <= set(get_registry().explainers)
+
+
+@dataclass(frozen=True)
+class Faulty:
+    """A gradient that can be broken in one way at a time."""
+
+    fault: Annotated[str, Help("what is wrong with it")] = ""
+    layer: Annotated[str, Help("unused")] = "auto"
+    needs: ClassVar[frozenset[str]] = frozenset({"gradient"})
+    calls: ClassVar[list[int]] = []
+
+    def explain(self, model, x, targets):
+        if self.fault == "needs":
+            model.parameters("conv1")
+        if self.fault == "writes":
+            x += 1
+        if self.fault == "one target":
+            targets = [targets[0]] * len(x)
+        if self.fault == "ignores the target":
+            back = model.pullback(x, np.ones_like)
+        else:
+            back = model.pullback(x, cotangent_of(targets))
+        raw = back.gradients["@input"]
+        if self.fault == "random":
+            self.calls.append(1)
+            raw = raw + len(self.calls)
+        if self.fault == "mixes samples":
+            raw = raw - raw.mean(0)
+        if self.fault == "nan":
+            raw = raw * np.nan
+        if self.fault == "drops a sample":
+            raw = raw[:-1] if len(raw) > 1 else raw
+        return Maps(raw=raw)
+
+
+@pytest.mark.parametrize(
+    ("fault", "caught_by"),
+    [
+        ("needs", "check_declares_its_needs"),
+        ("writes", "check_leaves_its_input_alone"),
+        ("one target", "check_batch_equals_single_samples"),
+        ("ignores the target", "check_targets_matter"),
+        ("random", "check_is_deterministic"),
+        ("mixes samples", "check_batch_equals_single_samples"),
+        ("nan", "check_result"),
+        ("drops a sample", "check_result"),
+        ("", "check_wrong_layer_is_reported"),
+    ],
+)
+def test_each_fault_is_caught(fault, caught_by):
+    check = next(c for c in CHECKS if c.__name__ == caught_by)
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        check(replace(Faulty(), fault=fault))
+    assert caught.type.__name__ in ("AssertionError", "MissingCapabilityError", "ValueError")
