@@ -1,0 +1,188 @@
+"""One method gives the same numbers on PyTorch, on TensorFlow, and on the NumPy reference."""
+
+from __future__ import annotations
+
+import cnnviz_tf.build
+import cnnviz_tf.model
+import cnnviz_torch.build
+import cnnviz_torch.model
+import numpy as np
+import pytest
+
+import cnnviz
+from cnnviz_core.errors import CnnvizError
+from cnnviz_core.explainer import present
+from cnnviz_core.model import INPUT
+from cnnviz_core.registry import get_registry
+from cnnviz_core.rules import DECONVNET, GUIDED, STANDARD
+from cnnviz_core.targets import (
+    ClassProbability,
+    ClassScore,
+    Contrast,
+    Neuron,
+    Predicted,
+    Similarity,
+    Weighted,
+)
+from cnnviz_core.testing.nets import NETS, random_input
+from cnnviz_core.testing.reference import ReferenceModel
+
+BACKENDS = {"torch": cnnviz_torch, "tensorflow": cnnviz_tf}
+METHODS = list(get_registry().explainers)
+ONE_INPUT = [name for name in NETS if name != "two_inputs"]
+TOLERANCE = {"float32": 1e-4, "float64": 1e-9}
+
+
+def models(name, dtype):
+    net = NETS[name]()
+    return {
+        **{key: b.model.wrap(b.build.build(net, dtype=dtype)) for key, b in BACKENDS.items()},
+        "numpy": ReferenceModel(net, dtype),
+    }
+
+
+@pytest.fixture(scope="module", params=["float32", "float64"])
+def dtype(request):
+    return request.param
+
+
+@pytest.fixture(scope="module", params=ONE_INPUT)
+def case(request, dtype):
+    net = NETS[request.param]()
+    x = random_input(net, 3, seed=11)["image"].astype(dtype)
+    return request.param, models(request.param, dtype), x, dtype
+
+
+def test_activations(case, near):
+    name, built, x, dtype = case
+    for model in built.values():
+        model.forward(x)
+    common = [n for n in built["numpy"].layers if all(n in m.layers for m in built.values())]
+    traces = {key: m.forward(x, capture=common) for key, m in built.items()}
+    assert len(common) >= 5
+    for node, expected in traces["torch"].values.items():
+        for other in ("tensorflow", "numpy"):
+            actual = traces[other][node]
+            assert actual.dtype == expected.dtype == np.dtype(dtype)
+            near(f"{dtype} activations, torch and {other}", actual, expected, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("rule", [STANDARD, GUIDED, DECONVNET], ids=lambda r: r.name)
+def test_gradients(case, rule, near):
+    name, built, x, dtype = case
+    if rule is not STANDARD and name == "smooth":
+        for model in built.values():
+            with pytest.raises(CnnvizError):
+                model.pullback(x, np.ones_like, rule=rule)
+        return
+    for model in built.values():
+        model.forward(x)
+    wrt = [INPUT] if rule is not STANDARD else [INPUT, list(built["numpy"].layers)[0]]
+    back = {
+        k: m.pullback(x, lambda v: np.cos(v + 1), wrt=wrt, rule=rule) for k, m in built.items()
+    }
+    for node in wrt:
+        for other in ("tensorflow", "numpy"):
+            near(
+                f"{dtype} {rule.name} gradients, torch and {other}",
+                back[other].gradients[node],
+                back["torch"].gradients[node],
+                TOLERANCE[dtype],
+            )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_maps(case, method, near):
+    name, built, x, dtype = case
+    explainer = get_registry().explainer(method)
+    targets = [Predicted(), ClassScore(1), Contrast(0, 2)]
+    results = {key: outcome(explainer, model, x, targets) for key, model in built.items()}
+    kinds = {type(r).__name__ for r in results.values()}
+    assert len(kinds) == 1, f"the backends disagree: {results}"
+    if kinds != {"Maps"}:
+        assert (name, method) in REFUSED
+        return
+    assert (name, method) not in REFUSED
+    for other in ("tensorflow", "numpy"):
+        near(
+            f"{dtype} {method}, torch and {other}",
+            results[other].raw,
+            results["torch"].raw,
+            TOLERANCE[dtype],
+        )
+        assert results[other].layer == results["torch"].layer
+        assert results[other].targets == results["torch"].targets
+        shown = [
+            present(results[k].raw, x.shape[1:3], results[k].presentation)
+            for k in (other, "torch")
+        ]
+        assert shown[0][1] == shown[1][1]
+
+
+REFUSED = {
+    *((name, "cam") for name in ("strided",)),
+    *(("smooth", m) for m in ("guided-backprop", "deconvnet", "guided-grad-cam")),
+}
+"""Networks that a method refuses, on every backend alike."""
+
+
+def outcome(explainer, model, x, targets):
+    """Give a method's result, or its refusal."""
+    try:
+        return explainer.explain(model, x, targets)
+    except CnnvizError as error:
+        return error
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        ClassProbability(2),
+        ClassProbability(2, "sigmoid"),
+        Neuron("conv2", (1, 2, 3)),
+        Neuron("conv2", (4,)),
+        Similarity(np.arange(1.0, 6)),
+        Weighted(np.array([1.0, -1, 0.5, 0, 2])),
+    ],
+    ids=str,
+)
+def test_targets(target, near):
+    built = models("plain", "float32")
+    x = random_input(NETS["plain"](), 2, seed=3)["image"]
+    explainer = get_registry().explainer("grad-cam", layer="relu1")
+    maps = {key: explainer.explain(m, x, [target] * 2) for key, m in built.items()}
+    for other in ("tensorflow", "numpy"):
+        near("float32 targets", maps[other].raw, maps["torch"].raw, 1e-4)
+        np.testing.assert_allclose(maps[other].scores, maps["torch"].scores, rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_demo_network(method, near):
+    from cnnviz.demo import scenes
+
+    pictures = [picture for picture, _ in scenes()][:2]
+    found = {
+        backend: cnnviz.explain(cnnviz.load("demo", backend=backend), pictures, method=method)
+        for backend in ("torch", "tensorflow", "numpy")
+    }
+    for other in ("tensorflow", "numpy"):
+        near(f"demo {method}, torch and {other}", found[other].raw, found["torch"].raw, 1e-4)
+        assert found[other].targets == found["torch"].targets
+        assert found[other].layer == found["torch"].layer
+        assert found[other].status == found["torch"].status
+
+
+@pytest.mark.parametrize("order", ["torch, tensorflow", "tensorflow, torch"])
+def test_either_may_be_imported_first(order):
+    import subprocess
+    import sys
+
+    code = (
+        f"import {order}; import numpy as np, cnnviz\n"
+        "x = np.random.default_rng(0).random((1, 128, 128, 3), dtype='float32')\n"
+        "maps = [cnnviz.explain(cnnviz.load('demo', backend=b), x, preprocessed=True).raw\n"
+        "        for b in ('torch', 'tensorflow')]\n"
+        "assert np.abs(maps[0] - maps[1]).max() <= 1e-4 * np.abs(maps[0]).max()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
