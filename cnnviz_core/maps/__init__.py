@@ -1,7 +1,16 @@
-"""The map maths, in pure NumPy: arrays are batch first and channels last.
+"""Map maths: what is done with maps once a network has given its numbers.
 
-float32 and float64 arrays keep their type; everything else becomes float32.
+Plain functions on NumPy arrays, batch first and channels last.  float32 and float64 stay what they
+are, integers and half precision become float32.  No function changes its arguments.
+
+- channels: feature maps to one map.
+- resize: maps to another size.
+- normalise: maps to a range in which they can be looked at.
+- boxes: maps to boxes, and how boxes overlap.
+- status: whether there is anything to see.
 """
+
+from __future__ import annotations
 
 from cnnviz_core.maps.boxes import boxes_of, clip_boxes, components, iou, threshold_mask
 from cnnviz_core.maps.channels import channel_means, combine, relu, weight_channels

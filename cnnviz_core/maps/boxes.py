@@ -1,192 +1,277 @@
-"""From a map to boxes: threshold, connected components, bounding boxes, overlap.
+"""From a map to boxes: threshold, connected components, bounding boxes, and their overlap.
 
-A box is (x0, y0, x1, y1) in pixels and half-open: it holds the pixels x0 <= x < x1, y0 <= y < y1.
+Boxes are (x0, y0, x1, y1) in pixels and half-open: a box holds the columns from ``x0`` up to but
+without ``x1``, and its area is ``(x1 - x0) * (y1 - y0)``.
 """
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import numpy as np
 
 from cnnviz_core.errors import ArrayError, ParameterError
-from cnnviz_core.model import Array, as_float
+from cnnviz_core.maps._checks import checked_maps
+from cnnviz_core.model import Array
 
 __all__ = ["boxes_of", "clip_boxes", "components", "iou", "threshold_mask"]
 
 
-def _image(values: Array, what: str) -> Array:
-    """Check that there is one map."""
-    values = np.asarray(values)
-    if values.ndim != 2:
-        raise ArrayError(
-            f"{what} has the shape {values.shape}", "one of (H, W)", "take one sample: maps[i]"
-        )
-    return values
-
-
 def threshold_mask(map: Array, threshold: float) -> Array:
-    """Mark the pixels strictly above a share of the maximum.
+    """Mark what lies strictly above a share of the map's maximum.
 
     Parameters
     ----------
-    map : ndarray (H, W)
-        One map.
+    map : ndarray (h, w) or (N, h, w)
+        One map, or several, each with a maximum of its own.
     threshold : float
-        The share, in [0, 1].
+        The share of the maximum, in [0, 1].
 
     Returns
     -------
-    ndarray (H, W) of bool
-        All false for a map without a positive value.
+    ndarray of bool
+        Of the shape of `map`; nothing is marked where no value is positive, or where one is NaN or
+        infinite.
 
     Raises
     ------
     ArrayError
-        If `map` is not one map.
+        If `map` has another rank or no position.
     ParameterError
         If the threshold is out of its range.
 
     References
     ----------
-    Zhou et al., CVPR 2016 (20 %), and Selvaraju et al., ICCV 2017 (15 %).
+    Zhou et al., "Learning deep features for discriminative localization", CVPR 2016, section 3.2:
+    above 20 % of the maximum.  Selvaraju et al., "Grad-CAM", ICCV 2017, section 4.1: 15 %.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> threshold_mask(np.array([[0.0, 1.0, 2.0, 4.0]]), 0.5).tolist()
+    [[False, False, False, True]]
     """
-    values = as_float(_image(map, "the map"))
+    maps = checked_maps(map, "the map", (2, 3), "(h, w) or (N, h, w)")
     if not 0 <= threshold <= 1:
-        raise ParameterError(f"threshold={threshold}", "a share in [0, 1]", "use 0.15 or 0.2")
-    highest = values.max(initial=0)
-    if not highest > 0:
-        return np.zeros(values.shape, dtype=bool)
-    return values > threshold * highest
+        raise ParameterError(
+            f"threshold={threshold!r} is out of range",
+            "a share of the maximum, from 0 to 1",
+            "pass threshold=0.15 for 15 % of the maximum",
+        )
+    highest = maps.max(axis=(-2, -1), keepdims=True)
+    usable = (highest > 0) & np.isfinite(highest)
+    # The level is rounded to the map's own type, so that a value that equals it is not above it.
+    level = np.where(usable, highest, 0) * float(threshold)
+    return usable & (maps > level)
 
 
-def components(mask: Array, connectivity: int = 2) -> list[Array]:
-    """Split a mask into its connected components.
+def components(mask: Array, connectivity: Literal[1, 2] = 2) -> Array:
+    """Number the connected components of a mask, the largest first.
 
     Parameters
     ----------
-    mask : ndarray (H, W) of bool
+    mask : ndarray of bool (h, w)
         The foreground.
     connectivity : {1, 2}
         1 joins pixels that share an edge, 2 also those that share a corner.
 
     Returns
     -------
-    list of ndarray (H, W) of bool
-        The largest first; of equal ones, the one met first from the top left.
+    ndarray of int (h, w)
+        0 is the background, 1 the component with the most pixels, 2 the next, and so on.  Of two
+        with equally many, the one that comes first row by row has the lower number.
+
+    Raises
+    ------
+    ArrayError
+        If the mask is not (h, w) of bool.
+    ParameterError
+        If the connectivity is neither 1 nor 2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> components(np.array([[True, False, True, True]])).tolist()
+    [[2, 0, 1, 1]]
     """
     from skimage.measure import label
 
-    labels = label(_image(mask, "the mask").astype(bool), connectivity=connectivity)
-    areas = np.bincount(labels.ravel())[1:]
-    order = np.argsort(-areas, kind="stable") + 1
-    return [labels == k for k in order]
+    mask = np.asarray(mask)
+    if mask.ndim != 2 or mask.dtype != bool:
+        raise ArrayError(
+            f"the mask has the shape {mask.shape} and the type {mask.dtype}",
+            "(h, w) of bool",
+            "make one with threshold_mask, and pass one picture's at a time",
+        )
+    if connectivity not in (1, 2):
+        raise ParameterError(
+            f"connectivity={connectivity!r} is unknown",
+            "1 (edges) or 2 (edges and corners)",
+            "pass connectivity=2",
+        )
+    labels = label(mask, connectivity=connectivity)
+    areas = np.bincount(labels.ravel(), minlength=1)
+    # Labels ascend row by row, and a stable sort leaves equals in that order.
+    by_area = 1 + np.argsort(-areas[1:], kind="stable")
+    rank = np.zeros(len(areas), dtype=labels.dtype)
+    rank[by_area] = np.arange(1, len(areas))
+    return rank[labels]
 
 
 def boxes_of(
     map: Array,
     threshold: float = 0.15,
-    *,
     largest: bool = True,
     min_area: int = 1,
-    connectivity: int = 2,
+    *,
+    connectivity: Literal[1, 2] = 2,
 ) -> Array:
-    """Find the boxes around what stands out of a map.
+    """Find the boxes around what is hot in a map.
 
     Parameters
     ----------
-    map : ndarray (H, W)
+    map : ndarray (h, w)
         One map.
     threshold : float
-        The share of the maximum above which a pixel is foreground, in [0, 1].
+        The share of the map's maximum, in [0, 1], that a pixel must exceed.
     largest : bool
-        Only the largest connected component, as in the CAM and Grad-CAM papers; otherwise all.
+        Whether to keep only the component with the most pixels.
     min_area : int
-        Components of fewer pixels are left out.
+        How many pixels a component must have.
     connectivity : {1, 2}
         1 joins pixels that share an edge, 2 also those that share a corner.
 
     Returns
     -------
-    ndarray (k, 4) of int
-        Boxes (x0, y0, x1, y1), half-open, the largest component's first; empty where nothing stands
-        out.
+    ndarray of int64 (k, 4)
+        The tightest boxes (x0, y0, x1, y1), half-open, in pixels, by the number of pixels of their
+        components, the largest first.  None (k = 0) where no value is positive.
 
     Raises
     ------
     ArrayError
-        If `map` is not one map.
+        If `map` is not (h, w).
     ParameterError
-        If the threshold is out of its range.
+        If the threshold or the connectivity is out of its range.
+
+    References
+    ----------
+    Zhou et al., "Learning deep features for discriminative localization", CVPR 2016, section 3.2:
+    the box that covers the largest connected component.
 
     Examples
     --------
-    >>> boxes_of(np.array([[0, 0, 0], [0, 2, 1], [0, 0, 0]]), 0.2)
-    array([[1, 1, 3, 2]])
+    >>> import numpy as np
+    >>> boxes_of(np.array([[0.0, 9.0, 8.0, 0.0], [0.0, 7.0, 0.0, 1.0]])).tolist()
+    [[1, 0, 3, 2]]
     """
-    found = components(threshold_mask(map, threshold), connectivity)
-    found = [c for c in found if np.count_nonzero(c) >= min_area]
-    boxes = []
-    for component in found[:1] if largest else found:
-        rows, columns = np.flatnonzero(component.any(1)), np.flatnonzero(component.any(0))
-        boxes.append((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
-    return np.array(boxes, dtype=int).reshape(-1, 4)
+    from scipy.ndimage import find_objects
 
-
-def _boxes(boxes: Array) -> Array:
-    """Check that these are boxes."""
-    boxes = np.asarray(boxes)
-    if boxes.size == 0:
-        boxes = boxes.reshape(0, 4)
-    if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise ArrayError(
-            f"boxes of the shape {boxes.shape}", "(k, 4): x0, y0, x1, y1", "pass a list of boxes"
-        )
-    return boxes
-
-
-def clip_boxes(boxes: Array, width: int, height: int) -> Array:
-    """Clip boxes to a picture.
-
-    Parameters
-    ----------
-    boxes : ndarray (k, 4)
-        Boxes (x0, y0, x1, y1).
-    width, height : int
-        The picture's size.
-
-    Returns
-    -------
-    ndarray (k, 4)
-    """
-    return np.clip(_boxes(boxes), 0, np.array([width, height, width, height]))
+    map = checked_maps(map, "the map", (2,), "(h, w)")
+    labels = components(threshold_mask(map, threshold), connectivity)
+    areas = np.bincount(labels.ravel())[1:]
+    keep = np.count_nonzero(areas >= min_area)
+    found = find_objects(labels)[: min(keep, 1) if largest else keep]
+    boxes = [(x.start, y.start, x.stop, y.stop) for y, x in found]
+    return np.array(boxes, dtype=np.int64).reshape(-1, 4)
 
 
 def iou(a: Array, b: Array, *, inclusive: bool = False) -> Array:
-    """Compute the intersection over union of boxes, all with all.
+    """Compare boxes pairwise by intersection over union.
 
     Parameters
     ----------
     a : ndarray (n, 4)
         Boxes (x0, y0, x1, y1).
     b : ndarray (m, 4)
-        Boxes (x0, y0, x1, y1).
+        Boxes.
     inclusive : bool
-        Count x1 and y1 as inside the box (ILSVRC's convention), instead of half-open boxes.
+        Whether the last column and row, ``x1`` and ``y1``, belong to the box, as in the
+        evaluation of ILSVRC and VOC; a box is then ``x1 - x0 + 1`` pixels wide.
 
     Returns
     -------
-    ndarray (n, m) of float64
-        In [0, 1]; 0 where a box is empty.
+    ndarray of float64 (n, m)
+        In [0, 1]; 0 where both boxes are empty.
+
+    Raises
+    ------
+    ArrayError
+        If the boxes are not (k, 4), not finite, or have their corners the wrong way round.
+
+    References
+    ----------
+    Everingham et al., "The PASCAL visual object classes (VOC) challenge", International Journal of
+    Computer Vision 88, 2010, section 4.2.
 
     Examples
     --------
-    >>> iou([[0, 0, 2, 2]], [[1, 0, 3, 2]])
-    array([[0.33333333]])
+    >>> iou([[0, 0, 2, 2]], [[0, 0, 2, 2], [1, 0, 3, 2], [5, 5, 6, 6]]).round(3).tolist()
+    [[1.0, 0.333, 0.0]]
     """
-    extra = 1 if inclusive else 0
-    a, b = (_boxes(boxes).astype(np.float64) for boxes in (a, b))
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    common = np.clip(high - low + extra, 0, None).prod(-1)
-    areas = [np.clip(boxes[:, 2:] - boxes[:, :2] + extra, 0, None).prod(-1) for boxes in (a, b)]
-    union = areas[0][:, None] + areas[1][None] - common
-    return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+    one = int(inclusive)
+    first = _checked_boxes(a, "a").astype(np.float64)[:, None]
+    second = _checked_boxes(b, "b").astype(np.float64)[None]
+    low = np.maximum(first[..., :2], second[..., :2])
+    high = np.minimum(first[..., 2:], second[..., 2:])
+    shared = np.maximum(high - low + one, 0).prod(axis=-1)
+    areas = [(boxes[..., 2:] - boxes[..., :2] + one).prod(axis=-1) for boxes in (first, second)]
+    union = areas[0] + areas[1] - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+
+
+def clip_boxes(boxes: Array, width: int, height: int) -> Array:
+    """Cut off what of boxes lies outside a picture.
+
+    Parameters
+    ----------
+    boxes : ndarray (k, 4)
+        Boxes (x0, y0, x1, y1), half-open.
+    width, height : int
+        The picture's size in pixels.
+
+    Returns
+    -------
+    ndarray (k, 4)
+        As many boxes, of the same type; one that lay outside is empty.
+
+    Raises
+    ------
+    ArrayError
+        If the boxes are not (k, 4), not finite, or have their corners the wrong way round.
+    ParameterError
+        If the picture has no pixel.
+
+    Examples
+    --------
+    >>> clip_boxes([[-3, 2, 5, 99]], width=4, height=10).tolist()
+    [[0, 2, 4, 10]]
+    """
+    if width < 1 or height < 1:
+        raise ParameterError(
+            f"a picture of width={width!r} and height={height!r} has no pixel",
+            "two positive numbers",
+            "pass the picture's size in pixels",
+        )
+    checked = _checked_boxes(boxes, "boxes")
+    return np.clip(checked, 0, (width, height, width, height)).astype(checked.dtype, copy=False)
+
+
+def _checked_boxes(boxes: Any, name: str) -> Array:
+    """Check boxes, taking an empty list for no box."""
+    array = np.asarray(boxes)
+    if array.shape == (0,):
+        array = array.reshape(0, 4)
+    if array.ndim != 2 or array.shape[1] != 4 or array.dtype.kind not in "fiu":
+        raise ArrayError(
+            f"{name} has the shape {array.shape} and the type {array.dtype}",
+            "numbers of the shape (k, 4)",
+            "pass rows of x0, y0, x1, y1; a single box is [box]",
+        )
+    if not (np.isfinite(array).all() and (array[:, :2] <= array[:, 2:]).all()):
+        raise ArrayError(
+            f"{name} holds a box that is not finite, or whose corners are the wrong way round",
+            "x0 <= x1 and y0 <= y1 in every row",
+            "give the corners as x0, y0, x1, y1, not as x, y, width, height",
+        )
+    return array

@@ -1,152 +1,247 @@
-"""Scaling maps for the eye, each sample by itself; never baked into a method's numbers."""
+"""Bringing maps to a range in which they can be looked at and compared.
+
+Each sample is normalised by itself, unless `axis` says otherwise.  A map in which nothing can be
+told apart, because it is constant, or holds NaN or infinity, becomes zeros; `map_status` tells
+these apart.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Final, Literal, TypeAlias, cast
+
 import numpy as np
 
-from cnnviz_core.errors import ArrayError, ParameterError
-from cnnviz_core.model import Array, as_float
+from cnnviz_core.errors import ParameterError
+from cnnviz_core.maps._checks import checked_maps, pick
+from cnnviz_core.model import Array
 
-__all__ = ["min_max", "percentile_clip", "reduce_channels", "scale_to_max", "symmetric"]
+__all__ = [
+    "Reduction",
+    "min_max",
+    "percentile_clip",
+    "reduce_channels",
+    "scale_to_max",
+    "symmetric",
+]
 
+Axis: TypeAlias = int | tuple[int, ...] | None
+Reduction: TypeAlias = Literal["max-abs", "sum", "mean", "sum-abs", "mean-abs", "l2"]
 
-def _axes(maps: Array) -> tuple[int, ...]:
-    """Give all axes but the batch's."""
-    return tuple(range(1, maps.ndim))
-
-
-def _divide(values: Array, by: Array) -> Array:
-    """Divide, and give zeros where the divisor is zero."""
-    return np.divide(values, by, out=np.zeros_like(values), where=by > 0)
-
-
-def min_max(maps: Array) -> Array:
-    """Scale each map to [0, 1].
-
-    Parameters
-    ----------
-    maps : ndarray (N, ...)
-        Any finite values.
-
-    Returns
-    -------
-    ndarray (N, ...)
-        In [0, 1]; a constant map becomes zeros.
-    """
-    maps = as_float(maps)
-    low = maps.min(axis=_axes(maps), keepdims=True)
-    # Halves keep the difference of two huge values from overflowing.
-    half = maps * 0.5 - low * 0.5
-    return _divide(half, half.max(axis=_axes(maps), keepdims=True))
-
-
-def scale_to_max(maps: Array) -> Array:
-    """Divide each map by its maximum.
-
-    Parameters
-    ----------
-    maps : ndarray (N, ...)
-        Any finite values.
-
-    Returns
-    -------
-    ndarray (N, ...)
-        At most 1; zeros for a map without a positive value.
-    """
-    maps = as_float(maps)
-    return _divide(maps, maps.max(axis=_axes(maps), keepdims=True))
-
-
-def symmetric(maps: Array) -> Array:
-    """Divide each map by its largest magnitude, so that zero stays zero.
-
-    Parameters
-    ----------
-    maps : ndarray (N, ...)
-        Any finite values.
-
-    Returns
-    -------
-    ndarray (N, ...)
-        In [-1, 1]; zeros for a map of zeros.
-    """
-    maps = as_float(maps)
-    return _divide(maps, np.abs(maps).max(axis=_axes(maps), keepdims=True))
-
-
-def percentile_clip(maps: Array, q: float = 99.0) -> Array:
-    """Clip each map's magnitudes to a percentile, so that few outliers do not darken the rest.
-
-    Parameters
-    ----------
-    maps : ndarray (N, ...)
-        Any finite values.
-    q : float
-        The percentile of the magnitudes, in [0, 100].
-
-    Returns
-    -------
-    ndarray (N, ...)
-
-    Raises
-    ------
-    ParameterError
-        If `q` is out of its range.
-    """
-    maps = as_float(maps)
-    if not 0 <= q <= 100:
-        raise ParameterError(f"the percentile is {q}", "a number in [0, 100]", "use 99")
-    limit = np.percentile(np.abs(maps), q, axis=_axes(maps), keepdims=True).astype(maps.dtype)
-    return np.clip(maps, -limit, limit)
-
-
-_REDUCTIONS = {
-    "max-abs": lambda a: np.abs(a).max(-1),
-    "mean-abs": lambda a: np.abs(a).mean(-1),
-    "sum-abs": lambda a: np.abs(a).sum(-1),
-    "l2": lambda a: np.sqrt(np.square(a).sum(-1)),
-    "sum": lambda a: a.sum(-1),
-    "mean": lambda a: a.mean(-1),
+_REDUCTIONS: Final[dict[str, Callable[[Array], Array]]] = {
+    "max-abs": lambda channels: np.abs(channels).max(axis=0),
+    "sum": lambda channels: channels.sum(axis=0),
+    "mean": lambda channels: channels.mean(axis=0),
+    "sum-abs": lambda channels: np.abs(channels).sum(axis=0),
+    "mean-abs": lambda channels: np.abs(channels).mean(axis=0),
+    # Not the root of a sum of squares: the square of a small gradient is zero in float32.
+    "l2": lambda channels: np.hypot.reduce(channels, axis=0, initial=0),
 }
 
 
-def reduce_channels(attributions: Array, how: str = "max-abs") -> Array:
-    """Reduce attributions to input values over their channels.
+def min_max(maps: Array, axis: Axis = None) -> Array:
+    """Shift and scale each map so that its least value is 0 and its largest 1.
 
     Parameters
     ----------
-    attributions : ndarray (N, H, W, C)
-        One value for each input value.
-    how : {"max-abs", "mean-abs", "sum-abs", "l2", "sum", "mean"}
-        "max-abs" is the largest magnitude; "sum" and "mean" keep the sign.
+    maps : ndarray (N, ...)
+        Signed maps.
+    axis : int or tuple of int, optional
+        The axes over which a minimum and a maximum are taken; all but the first by default.
+        ``axis=(1, 2)`` treats every channel of (N, h, w, C) by itself, as Score-CAM does.
 
     Returns
     -------
-    ndarray (N, H, W)
+    ndarray (N, ...)
+        In [0, 1]; zeros where a map is constant or not finite.
 
     Raises
     ------
     ArrayError
-        If the rank is not 4.
+        If `maps` is not (N, ...) with at least one value for each sample.
+    ParameterError
+        If `maps` has no such axis.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> min_max(np.array([[-2.0, 0.0, 2.0], [5.0, 5.0, 5.0]])).tolist()
+    [[0.0, 0.5, 1.0], [0.0, 0.0, 0.0]]
+    """
+    maps, axes = _checked(maps, axis)
+    low = maps.min(axis=axes, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        return _divide(maps - low, maps.max(axis=axes, keepdims=True) - low)
+
+
+def scale_to_max(maps: Array, axis: Axis = None) -> Array:
+    """Divide each map by its maximum, so that 0 keeps its meaning.
+
+    Parameters
+    ----------
+    maps : ndarray (N, ...)
+        Maps without negative values, such as the positive part of a class activation map.
+    axis : int or tuple of int, optional
+        The axes over which the maximum is taken; all but the first by default.
+
+    Returns
+    -------
+    ndarray (N, ...)
+        In [0, 1]; zeros where no value of a map is positive, or one is not finite.
+
+    Raises
+    ------
+    ArrayError
+        If `maps` is not (N, ...) with at least one value for each sample.
+    ParameterError
+        If `maps` has no such axis.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> scale_to_max(np.array([[0.0, 1.0, 4.0], [0.0, 0.0, 0.0]])).tolist()
+    [[0.0, 0.25, 1.0], [0.0, 0.0, 0.0]]
+    """
+    maps, axes = _checked(maps, axis)
+    return _divide(maps, maps.max(axis=axes, keepdims=True))
+
+
+def symmetric(maps: Array, axis: Axis = None) -> Array:
+    """Divide each map by its largest magnitude, so that 0 and the signs keep their meaning.
+
+    Parameters
+    ----------
+    maps : ndarray (N, ...)
+        Signed attributions.
+    axis : int or tuple of int, optional
+        The axes over which the largest magnitude is taken; all but the first by default.
+
+    Returns
+    -------
+    ndarray (N, ...)
+        In [-1, 1]; zeros where a map is all zero or not finite.
+
+    Raises
+    ------
+    ArrayError
+        If `maps` is not (N, ...) with at least one value for each sample.
+    ParameterError
+        If `maps` has no such axis.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> symmetric(np.array([[-4.0, 0.0, 2.0]])).tolist()
+    [[-1.0, 0.0, 0.5]]
+    """
+    maps, axes = _checked(maps, axis)
+    return _divide(maps, np.abs(maps).max(axis=axes, keepdims=True))
+
+
+def percentile_clip(maps: Array, q: float = 99.0, axis: Axis = None) -> Array:
+    """Cap the magnitudes of each map at a percentile of them, so that a few outliers do not rule.
+
+    Parameters
+    ----------
+    maps : ndarray (N, ...)
+        Attributions, signed or not.
+    q : float
+        The percentile of the magnitudes, in [0, 100].
+    axis : int or tuple of int, optional
+        The axes over which the percentile is taken; all but the first by default.
+
+    Returns
+    -------
+    ndarray (N, ...)
+        Signs are kept.  A map so sparse that the percentile is 0 is kept as it is: a cap of 0 would
+        erase it.  So is one of which the percentile is not finite.
+
+    Raises
+    ------
+    ArrayError
+        If `maps` is not (N, ...) with at least one value for each sample.
+    ParameterError
+        If `q` is out of its range, or `maps` has no such axis.
+
+    References
+    ----------
+    Smilkov et al., "SmoothGrad: removing noise by adding noise", 2017, section 3.1, caps outlying
+    gradients at the 99th percentile.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> percentile_clip(np.array([[1.0, 2.0, -100.0]]), 50).tolist()
+    [[1.0, 2.0, -2.0]]
+    """
+    maps, axes = _checked(maps, axis)
+    if not 0 <= q <= 100:
+        raise ParameterError(
+            f"q={q!r} is out of range", "a percentile from 0 to 100", "pass q=99 or leave it out"
+        )
+    with np.errstate(invalid="ignore"):
+        cap = np.percentile(np.abs(maps), q, axis=axes, keepdims=True).astype(maps.dtype)
+    cap = np.where(cap > 0, cap, np.inf)
+    return np.clip(maps, -cap, cap)
+
+
+def reduce_channels(attributions: Array, how: Reduction = "max-abs") -> Array:
+    """Make one value of the values that a position has in several channels.
+
+    Parameters
+    ----------
+    attributions : ndarray (N, *grid, C)
+        Signed attributions to input values, (N, H, W, C) for pictures.
+    how : {"max-abs", "sum", "mean", "sum-abs", "mean-abs", "l2"}
+        - "max-abs": the largest magnitude, as for saliency maps.
+        - "sum", "mean": signed; the sum keeps the completeness of integrated gradients.
+        - "sum-abs", "mean-abs": of the magnitudes.
+        - "l2": the Euclidean norm.
+
+    Returns
+    -------
+    ndarray (N, *grid)
+
+    Raises
+    ------
+    ArrayError
+        If the array has no channels.
     ParameterError
         If `how` is unknown.
 
     References
     ----------
-    Simonyan et al., "Deep inside convolutional networks", 2014, section 3.1: the largest magnitude.
+    "max-abs": Simonyan et al., "Deep inside convolutional networks: visualising image
+    classification models and saliency maps", ICLR workshop 2014, section 3.1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> reduce_channels(np.array([[[1.0, -3.0, 2.0]]])).tolist()
+    [[3.0]]
     """
-    attributions = as_float(attributions)
-    if attributions.ndim != 4:
-        raise ArrayError(
-            f"attributions of the shape {attributions.shape}",
-            "(N, H, W, C)",
-            "add the axis that lacks",
-        )
-    if how not in _REDUCTIONS:
+    reduce = pick(_REDUCTIONS, "how", how)
+    values = checked_maps(attributions, "attributions", range(2, 33), "(N, *grid, C)")
+    # NumPy reduces a long outer axis many times faster than a short inner one.
+    return reduce(np.ascontiguousarray(np.moveaxis(values, -1, 0)))
+
+
+def _checked(maps: Array, axis: Axis) -> tuple[Array, tuple[int, ...]]:
+    """Check maps and axes; by default all axes but the first."""
+    maps = checked_maps(maps, "maps", range(2, 33), "(N, ...)")
+    if axis is None:
+        return maps, tuple(range(1, maps.ndim))
+    axes = (axis,) if isinstance(axis, int) else tuple(axis)
+    if not all(-maps.ndim <= a < maps.ndim for a in axes):
         raise ParameterError(
-            f"channels cannot be reduced by {how!r}",
-            f"one of {', '.join(_REDUCTIONS)}",
-            "use 'max-abs'",
+            f"axis={axis!r} does not exist in maps of the shape {maps.shape}",
+            f"axes from {-maps.ndim} to {maps.ndim - 1}",
+            "leave it out to treat each sample by itself",
         )
-    reduced: Array = _REDUCTIONS[how](attributions)
-    return reduced
+    return maps, axes
+
+
+def _divide(maps: Array, by: Array) -> Array:
+    """Divide where the divisor is positive and finite; give zeros elsewhere."""
+    usable = np.broadcast_to((by > 0) & np.isfinite(by), maps.shape)
+    return cast("Array", np.divide(maps, by, out=np.zeros_like(maps), where=usable))

@@ -1,128 +1,224 @@
-"""Resizing maps: separable, so two matrix products serve a whole batch."""
+"""Resizing maps: separable interpolation with half-pixel centres, as two matrix products.
+
+Pixel ``i`` of ``n`` covers the interval from ``i / n`` to ``(i + 1) / n`` of its axis and has its
+centre in the middle, so that both sizes cover the same field (``align_corners=False``).
+"""
 
 from __future__ import annotations
 
-import functools
-from typing import Literal
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 
-from cnnviz_core.errors import ArrayError, ParameterError
-from cnnviz_core.model import Array, as_float
+from cnnviz_core.errors import ParameterError
+from cnnviz_core.maps._checks import checked_maps, pick
+from cnnviz_core.model import Array
 
-__all__ = ["resize", "resize_matrix"]
+__all__ = ["Interpolation", "resize", "resize_matrix"]
 
-Method = Literal["nearest", "bilinear", "bicubic"]
-
-
-@functools.lru_cache(maxsize=256)
-def resize_matrix(n_in: int, n_out: int, method: Method = "bilinear") -> Array:
-    """Give the matrix that resizes one axis.
-
-    Positions are half-pixel centres: output ``i`` lies at input ``(i + 1/2) n_in / n_out - 1/2``.
-    Beyond the border the outermost value is repeated.  There is no antialiasing: a smaller size
-    samples.
-
-    Parameters
-    ----------
-    n_in, n_out : int
-        Sizes of the axis before and after, at least 1.
-    method : {"nearest", "bilinear", "bicubic"}
-        The kernel; bicubic is Keys' with a = -3/4.
-
-    Returns
-    -------
-    ndarray (n_out, n_in) of float64
-        Rows sum to 1.  Read-only: it is shared between calls.
-
-    Raises
-    ------
-    ParameterError
-        If the method is unknown.
-    ArrayError
-        If a size is below 1.
-
-    References
-    ----------
-    Keys, "Cubic convolution interpolation for digital image processing", IEEE TASSP 1981.
-    """
-    if min(n_in, n_out) < 1:
-        raise ArrayError(
-            f"an axis of {n_in} was to be resized to {n_out}", "sizes of at least 1", "give a size"
-        )
-    at = (np.arange(n_out) + 0.5) * (n_in / n_out) - 0.5
-    if method == "nearest":
-        taps = {0: np.ones(n_out)}
-        base = np.floor(at + 0.5).astype(int)
-    elif method == "bilinear":
-        base = np.floor(at).astype(int)
-        t = at - base
-        taps = {0: 1 - t, 1: t}
-    elif method == "bicubic":
-        base = np.floor(at).astype(int)
-        t = at - base
-        taps = {k: _cubic(t - k) for k in (-1, 0, 1, 2)}
-    else:
-        raise ParameterError(
-            f"maps cannot be resized by {method!r}",
-            "'nearest', 'bilinear' or 'bicubic'",
-            "use 'bilinear'",
-        )
-    matrix = np.zeros((n_out, n_in))
-    for shift, weight in taps.items():
-        np.add.at(matrix, (np.arange(n_out), np.clip(base + shift, 0, n_in - 1)), weight)
-    matrix.flags.writeable = False
-    return matrix
+Interpolation: TypeAlias = Literal["nearest", "bilinear", "bicubic"]
 
 
-def _cubic(t: Array, a: float = -0.75) -> Array:
-    """Evaluate Keys' cubic kernel."""
-    t = np.abs(t)
-    near = ((a + 2) * t - (a + 3)) * t * t + 1
-    far = ((t - 5) * t + 8) * t * a - 4 * a
-    return np.where(t <= 1, near, np.where(t < 2, far, 0))
-
-
-def resize(maps: Array, size: tuple[int, int], method: Method = "bilinear") -> Array:
-    """Resize a batch of maps.
+def resize(
+    maps: Array,
+    size: tuple[int, int],
+    method: Interpolation = "bilinear",
+    *,
+    antialias: bool = False,
+) -> Array:
+    """Resize maps to any size.
 
     Parameters
     ----------
     maps : ndarray (N, h, w) or (N, h, w, C)
-        Maps of any values.
+        The maps.
     size : tuple of int
-        (height, width) to give them.
-    method : {"nearest", "bilinear", "bicubic"}
-        How; see `resize_matrix`.  Bilinear is OpenCV's ``INTER_LINEAR`` and PyTorch's bilinear with
-        ``align_corners=False``; bicubic is their bicubic.
+        (height, width) of the result.
+    method : {"bilinear", "bicubic", "nearest"}
+        The interpolation.  Bicubic may overshoot the range of the map.
+    antialias : bool
+        Whether an axis that shrinks is averaged over all that a new pixel covers.  Otherwise its
+        values are those interpolated at the new pixels' centres, as in PyTorch and OpenCV by
+        default.  Axes that grow are the same either way.
 
     Returns
     -------
     ndarray (N, height, width) or (N, height, width, C)
+        A new array; an axis that keeps its size keeps its values exactly.  A sample with NaN or
+        infinity in it may become NaN everywhere, the others do not.
 
     Raises
     ------
     ArrayError
-        If the rank or the size does not fit.
+        If `maps` has another rank or no position.
     ParameterError
-        If the method is unknown.
+        If the size or the method is unfit, or `antialias` goes with "nearest".
+
+    See Also
+    --------
+    resize_matrix : the weights, and their conventions.
 
     Examples
     --------
-    >>> resize(np.array([[[0.0, 1.0]]]), (1, 4))
-    array([[[0.  , 0.25, 0.75, 1.  ]]])
+    >>> import numpy as np
+    >>> resize(np.array([[[0.0, 4.0]]]), (1, 4)).tolist()
+    [[[0.0, 1.0, 3.0, 4.0]]]
     """
-    maps = as_float(maps)
-    if maps.ndim not in (3, 4):
-        raise ArrayError(
-            f"maps of the shape {maps.shape} were to be resized",
-            "(N, h, w) or (N, h, w, C)",
-            "add the batch axis: maps[None]",
+    maps = checked_maps(maps, "maps", (3, 4), "(N, h, w) or (N, h, w, C)")
+    if np.shape(size) != (2,):
+        raise ParameterError(
+            f"size={size!r} is not a pair", "(height, width)", "pass two whole numbers"
         )
-    height, width = size
-    rows = resize_matrix(maps.shape[1], int(height), method).astype(maps.dtype, copy=False)
-    columns = resize_matrix(maps.shape[2], int(width), method).astype(maps.dtype, copy=False)
+    matrices = [
+        resize_matrix(old, new, method, antialias=antialias).astype(maps.dtype)
+        for old, new in zip(maps.shape[1:3], size, strict=True)
+    ]
+    resized = maps
+    # The axis that grows least goes first: the other product is the larger one.  Zero times infinity
+    # is NaN, and `map_status` speaks of it.
+    with np.errstate(over="ignore", invalid="ignore"):
+        for axis in sorted((1, 2), key=lambda axis: size[axis - 1] / maps.shape[axis]):
+            if size[axis - 1] != maps.shape[axis]:
+                resized = _along(resized, axis, matrices[axis - 1])
+    return resized.copy() if resized is maps else resized
+
+
+def _along(maps: Array, axis: int, matrix: Array) -> Array:
+    """Multiply a matrix (n_out, n_in) along the rows' or the columns' axis of a batch."""
+    if axis == 1:
+        flat = maps.reshape(*maps.shape[:2], int(np.prod(maps.shape[2:])))
+        return np.matmul(matrix, flat).reshape(len(maps), len(matrix), *maps.shape[2:])
     if maps.ndim == 3:
-        return rows @ (maps @ columns.T)
-    moved = np.moveaxis(maps, -1, 1)
-    return np.ascontiguousarray(np.moveaxis(rows @ (moved @ columns.T), 1, -1))
+        return np.matmul(maps.reshape(-1, maps.shape[2]), matrix.T).reshape(
+            *maps.shape[:2], len(matrix)
+        )
+    return np.matmul(matrix, maps)
+
+
+def resize_matrix(
+    n_in: int, n_out: int, method: Interpolation = "bilinear", *, antialias: bool = False
+) -> Array:
+    """Give the weights by which the new values of an axis follow from the old.
+
+    Parameters
+    ----------
+    n_in, n_out : int
+        The old and the new size of the axis; at least 1.
+    method : {"bilinear", "bicubic", "nearest"}
+        The interpolation.
+
+        - "bilinear": the triangle kernel.  Equal to PyTorch's "bilinear" and OpenCV's INTER_LINEAR.
+        - "bicubic": Keys' kernel with a = -0.75.  Equal to PyTorch's "bicubic" and OpenCV's
+          INTER_CUBIC.
+        - "nearest": the old pixel on which the new pixel's centre lies; on a border the later one.
+          Equal to PyTorch's "nearest-exact" and Pillow's NEAREST.
+
+        Beyond the border the outermost pixel is repeated.
+    antialias : bool
+        Whether the kernel is stretched by n_in / n_out where the axis shrinks.  It then covers only
+        pixels inside the border and is normalised, and the bicubic kernel has a = -0.5: equal to
+        Pillow's, and to PyTorch's with ``antialias=True``.
+
+    Returns
+    -------
+    ndarray (n_out, n_in) of float64
+        Read-only and cached.  Every row sums to 1.
+
+    Raises
+    ------
+    ParameterError
+        If a size is not a positive whole number, the method is unknown, or `antialias` goes with
+        "nearest".
+
+    References
+    ----------
+    Keys, "Cubic convolution interpolation for digital image processing", IEEE Transactions on
+    Acoustics, Speech, and Signal Processing 29, 1981.
+
+    Examples
+    --------
+    >>> resize_matrix(2, 4).tolist()
+    [[1.0, 0.0], [0.75, 0.25], [0.25, 0.75], [0.0, 1.0]]
+    """
+    for name, n in (("n_in", n_in), ("n_out", n_out)):
+        if not isinstance(n, (int, np.integer)) or n < 1:
+            raise ParameterError(
+                f"an axis cannot be resized with {name}={n!r}",
+                "a whole number of pixels, at least 1",
+                "give the size as (height, width) in pixels",
+            )
+    interpolate = pick(_METHODS, "method", method)
+    if antialias and method == "nearest":
+        raise ParameterError(
+            "antialias=True does not go with method='nearest'",
+            "antialias=False, or a method that averages",
+            "pass method='bilinear'",
+        )
+    return interpolate(int(n_in), int(n_out), bool(antialias and n_out < n_in))
+
+
+@lru_cache(maxsize=16)
+def _nearest(n_in: int, n_out: int, stretched: bool) -> Array:
+    """Weights of the nearest neighbour, found in whole numbers."""
+    return _read_only(np.eye(n_in)[(2 * np.arange(n_out) + 1) * n_in // (2 * n_out)])
+
+
+@lru_cache(maxsize=16)
+def _bilinear(n_in: int, n_out: int, stretched: bool) -> Array:
+    """Weights of linear interpolation."""
+    if stretched:
+        return _stretched(n_in, n_out, _triangle)
+    return _sampled(n_in, n_out, _triangle, reach=1)
+
+
+@lru_cache(maxsize=16)
+def _bicubic(n_in: int, n_out: int, stretched: bool) -> Array:
+    """Weights of cubic convolution."""
+    if stretched:
+        return _stretched(n_in, n_out, lambda distance: _keys(distance, a=-0.5))
+    return _sampled(n_in, n_out, lambda distance: _keys(distance, a=-0.75), reach=2)
+
+
+_METHODS: Final = {"bilinear": _bilinear, "bicubic": _bicubic, "nearest": _nearest}
+
+
+def _centres(n_in: int, n_out: int) -> Array:
+    """Centres of the new pixels, counted in old pixels from the centre of the first."""
+    return ((2 * np.arange(n_out) + 1) * n_in - n_out) / (2 * n_out)
+
+
+def _sampled(n_in: int, n_out: int, kernel: Callable[[Array], Array], reach: int) -> Array:
+    """Weights of a kernel that reaches over `reach` pixels to each side, the border repeated."""
+    centres = _centres(n_in, n_out)[:, None]
+    taps = np.floor(centres).astype(int) + np.arange(1 - reach, 1 + reach)
+    matrix = np.zeros((n_out, n_in))
+    rows = np.broadcast_to(np.arange(n_out)[:, None], taps.shape)
+    np.add.at(matrix, (rows, taps.clip(0, n_in - 1)), kernel(np.abs(centres - taps)))
+    return _read_only(matrix)
+
+
+def _stretched(n_in: int, n_out: int, kernel: Callable[[Array], Array]) -> Array:
+    """Weights of a kernel as wide as the new pixels, normalised inside the border."""
+    distances = np.abs(_centres(n_in, n_out)[:, None] - np.arange(n_in)) * (n_out / n_in)
+    weights = kernel(distances)
+    return _read_only(weights / weights.sum(axis=1, keepdims=True))
+
+
+def _triangle(distance: Array) -> Array:
+    """Evaluate the kernel of linear interpolation at distances in pixels."""
+    return np.maximum(1 - distance, 0)
+
+
+def _keys(distance: Array, a: float) -> Array:
+    """Evaluate the kernel of cubic convolution at distances in pixels."""
+    near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
+    far = a * (((distance - 5) * distance + 8) * distance - 4)
+    return np.where(distance <= 1, near, np.where(distance < 2, far, 0.0))
+
+
+def _read_only(matrix: Array) -> Array:
+    """Lock an array that is going to be shared."""
+    matrix.flags.writeable = False
+    return matrix

@@ -1,36 +1,67 @@
-"""Saying honestly whether a map shows anything."""
+"""Telling whether there is anything to see in a map."""
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 import numpy as np
 
+from cnnviz_core.errors import ArrayError
+from cnnviz_core.maps._checks import checked_maps
 from cnnviz_core.model import Array
 
-__all__ = ["map_status"]
+__all__ = ["Status", "map_status"]
+
+Status: TypeAlias = Literal["ok", "all-zero", "all-negative", "non-finite"]
 
 
-def map_status(raw: Array, shown: Array) -> list[str]:
-    """Judge each map of a batch.
+def map_status(raw: Array, shown: Array) -> list[Status]:
+    """Say of each sample whether its map shows something, and if not, why.
 
     Parameters
     ----------
     raw : ndarray (N, ...)
-        The method's own numbers, signed.
+        The method's own result, signed.
     shown : ndarray (N, ...)
-        What is shown of them, such as the positive part.
+        What is shown of it, such as its positive part.
 
     Returns
     -------
-    list of str
-        For each sample: "ok"; "non-finite" if a number is NaN or infinite; "all-zero" if the raw
-        numbers are; "all-negative" if they are not, but all that is shown is zero.
+    list of {"ok", "all-zero", "all-negative", "non-finite"}
+        For each sample, the first that holds of
+
+        - "non-finite": a value is NaN or infinite;
+        - "ok": a shown value is not zero;
+        - "all-negative": no raw value is positive, some are negative, and these are not shown;
+        - "all-zero": nothing is there.
+
+    Raises
+    ------
+    ArrayError
+        If the numbers of samples differ.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> raw = np.array([[-1.0, 2.0], [-1.0, 0.0], [0.0, 0.0], [np.nan, 1.0]])
+    >>> map_status(raw, np.maximum(raw, 0))
+    ['ok', 'all-negative', 'all-zero', 'non-finite']
     """
+    raw = checked_maps(raw, "raw", range(1, 33), "(N, ...)")
+    shown = checked_maps(shown, "shown", range(1, 33), "(N, ...)")
+    if len(raw) != len(shown):
+        raise ArrayError(
+            f"raw holds {len(raw)} samples and shown {len(shown)}",
+            "the same samples in both",
+            "pass both arrays for the whole batch",
+        )
+    return [_status(*sample) for sample in zip(raw, shown, strict=True)]
 
-    def judge(numbers: Array, seen: Array) -> str:
-        if not np.isfinite(numbers).all():
-            return "non-finite"
-        if not numbers.any():
-            return "all-zero"
-        return "ok" if seen.any() else "all-negative"
 
-    return [judge(numbers, seen) for numbers, seen in zip(raw, shown, strict=True)]
+def _status(raw: Array, shown: Array) -> Status:
+    """Say it of one sample."""
+    if not (np.isfinite(raw).all() and np.isfinite(shown).all()):
+        return "non-finite"
+    if shown.any():
+        return "ok"
+    return "all-negative" if raw.any() and not (raw > 0).any() else "all-zero"

@@ -1,0 +1,50 @@
+"""What an explainer returns, and how it becomes a map to look at."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cnnviz_core.errors import ArrayError, MissingCapabilityError
+from cnnviz_core.explainer import Maps, Presentation, missing_needs, present, require
+from cnnviz_core.testing.explainers import Offering
+from cnnviz_core.testing.nets import NETS
+from cnnviz_core.testing.reference import ReferenceModel
+
+
+def test_presenting_a_layers_map():
+    raw = np.array([[[1.0, -3], [0, 2]]])
+    maps, status = present(raw, (4, 4), Presentation())
+    assert maps.shape == (1, 4, 4)
+    assert maps.min() >= 0
+    assert maps[0, 0, 0] == 1
+    assert status == ["ok"]
+    signed, _ = present(raw, (4, 4), Presentation(sign="signed"))
+    assert signed.min() == -3
+    magnitude, _ = present(raw, (2, 2), Presentation(sign="absolute"))
+    np.testing.assert_array_equal(magnitude, np.abs(raw))
+
+
+def test_presenting_an_attribution():
+    raw = np.array([[[[1.0, -5, 2]]]])
+    assert present(raw, (1, 1), Presentation("absolute", "max-abs"))[0] == 5
+    assert present(raw, (1, 1), Presentation("signed", "sum"))[0] == -2
+    shown, status = present(raw, (1, 1), Presentation("positive", "sum"))
+    assert (shown == 0).all()
+    assert status == ["all-negative"]
+
+
+def test_a_result_of_the_wrong_rank():
+    with pytest.raises(ArrayError, match="raw result"):
+        Maps(raw=np.ones((3, 3)))
+
+
+def test_what_a_model_lacks_is_named():
+    model = Offering(ReferenceModel(NETS["plain"]()), frozenset({"capture"}))
+    needs = frozenset({"capture", "gradient"})
+    assert missing_needs(needs, model) == ["gradient"]
+    with pytest.raises(MissingCapabilityError) as caught:
+        require(needs, model, "grad-cam", ["occlusion"])
+    for word in ("grad-cam", "gradient", "numpy", "capture", "occlusion"):
+        assert word in str(caught.value)
+    require(frozenset({"capture"}), model, "eigen-cam")
