@@ -62,11 +62,12 @@ def threshold_mask(map: Array, threshold: float) -> Array:
     usable = (highest > 0) & np.isfinite(highest)
     # The level is rounded to the map's own type, so that a value that equals it is not above it.
     level = np.where(usable, highest, 0) * float(threshold)
-    return usable & (maps > level)
+    mask: Array = usable & (maps > level)
+    return mask
 
 
-def components(mask: Array, connectivity: Literal[1, 2] = 2) -> Array:
-    """Number the connected components of a mask, the largest first.
+def components(mask: Array, connectivity: Literal[1, 2] = 2) -> list[Array]:
+    """Split a mask into its connected components.
 
     Parameters
     ----------
@@ -77,9 +78,9 @@ def components(mask: Array, connectivity: Literal[1, 2] = 2) -> Array:
 
     Returns
     -------
-    ndarray of int (h, w)
-        0 is the background, 1 the component with the most pixels, 2 the next, and so on.  Of two
-        with equally many, the one that comes first row by row has the lower number.
+    list of ndarray of bool (h, w)
+        One mask for each component, the one with the most pixels first; of two with equally many,
+        the one that comes first row by row.
 
     Raises
     ------
@@ -91,9 +92,15 @@ def components(mask: Array, connectivity: Literal[1, 2] = 2) -> Array:
     Examples
     --------
     >>> import numpy as np
-    >>> components(np.array([[True, False, True, True]])).tolist()
-    [[2, 0, 1, 1]]
+    >>> [c.tolist() for c in components(np.array([[True, False, True, True]]))]
+    [[[False, False, True, True]], [[True, False, False, False]]]
     """
+    labels, areas = _labelled(mask, connectivity)
+    return [labels == k for k in range(1, len(areas) + 1)]
+
+
+def _labelled(mask: Array, connectivity: int) -> tuple[Array, Array]:
+    """Number the components from 1, the largest first, and count their pixels."""
     from skimage.measure import label
 
     mask = np.asarray(mask)
@@ -101,7 +108,7 @@ def components(mask: Array, connectivity: Literal[1, 2] = 2) -> Array:
         raise ArrayError(
             f"the mask has the shape {mask.shape} and the type {mask.dtype}",
             "(h, w) of bool",
-            "make one with threshold_mask, and pass one picture's at a time",
+            "make one with threshold_mask, and pass that of one map at a time",
         )
     if connectivity not in (1, 2):
         raise ParameterError(
@@ -110,12 +117,12 @@ def components(mask: Array, connectivity: Literal[1, 2] = 2) -> Array:
             "pass connectivity=2",
         )
     labels = label(mask, connectivity=connectivity)
-    areas = np.bincount(labels.ravel(), minlength=1)
-    # Labels ascend row by row, and a stable sort leaves equals in that order.
-    by_area = 1 + np.argsort(-areas[1:], kind="stable")
-    rank = np.zeros(len(areas), dtype=labels.dtype)
-    rank[by_area] = np.arange(1, len(areas))
-    return rank[labels]
+    areas = np.bincount(labels.ravel(), minlength=1)[1:]
+    # scikit-image numbers row by row, and a stable sort leaves equals in that order.
+    order = np.argsort(-areas, kind="stable")
+    rank = np.zeros(len(areas) + 1, dtype=labels.dtype)
+    rank[1 + order] = np.arange(1, len(areas) + 1)
+    return rank[labels], areas[order]
 
 
 def boxes_of(
@@ -168,8 +175,7 @@ def boxes_of(
     from scipy.ndimage import find_objects
 
     map = checked_maps(map, "the map", (2,), "(h, w)")
-    labels = components(threshold_mask(map, threshold), connectivity)
-    areas = np.bincount(labels.ravel())[1:]
+    labels, areas = _labelled(threshold_mask(map, threshold), connectivity)
     keep = np.count_nonzero(areas >= min_area)
     found = find_objects(labels)[: min(keep, 1) if largest else keep]
     boxes = [(x.start, y.start, x.stop, y.stop) for y, x in found]
@@ -217,7 +223,8 @@ def iou(a: Array, b: Array, *, inclusive: bool = False) -> Array:
     shared = np.maximum(high - low + one, 0).prod(axis=-1)
     areas = [(boxes[..., 2:] - boxes[..., :2] + one).prod(axis=-1) for boxes in (first, second)]
     union = areas[0] + areas[1] - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    overlaps: Array = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return overlaps
 
 
 def clip_boxes(boxes: Array, width: int, height: int) -> Array:

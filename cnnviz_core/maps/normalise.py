@@ -8,7 +8,7 @@ these apart.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Literal, TypeAlias, cast
+from typing import Final, TypeAlias
 
 import numpy as np
 
@@ -17,7 +17,6 @@ from cnnviz_core.maps._checks import checked_maps, pick
 from cnnviz_core.model import Array
 
 __all__ = [
-    "Reduction",
     "min_max",
     "percentile_clip",
     "reduce_channels",
@@ -26,7 +25,6 @@ __all__ = [
 ]
 
 Axis: TypeAlias = int | tuple[int, ...] | None
-Reduction: TypeAlias = Literal["max-abs", "sum", "mean", "sum-abs", "mean-abs", "l2"]
 
 _REDUCTIONS: Final[dict[str, Callable[[Array], Array]]] = {
     "max-abs": lambda channels: np.abs(channels).max(axis=0),
@@ -69,9 +67,10 @@ def min_max(maps: Array, axis: Axis = None) -> Array:
     [[0.0, 0.5, 1.0], [0.0, 0.0, 0.0]]
     """
     maps, axes = _checked(maps, axis)
-    low = maps.min(axis=axes, keepdims=True)
     with np.errstate(invalid="ignore"):
-        return _divide(maps - low, maps.max(axis=axes, keepdims=True) - low)
+        # Halves keep the difference of two huge values from overflowing.
+        above = maps * 0.5 - maps.min(axis=axes, keepdims=True) * 0.5
+    return _divide(above, above.max(axis=axes, keepdims=True))
 
 
 def scale_to_max(maps: Array, axis: Axis = None) -> Array:
@@ -185,12 +184,12 @@ def percentile_clip(maps: Array, q: float = 99.0, axis: Axis = None) -> Array:
     return np.clip(maps, -cap, cap)
 
 
-def reduce_channels(attributions: Array, how: Reduction = "max-abs") -> Array:
+def reduce_channels(attributions: Array, how: str = "max-abs") -> Array:
     """Make one value of the values that a position has in several channels.
 
     Parameters
     ----------
-    attributions : ndarray (N, *grid, C)
+    attributions : ndarray (N, ...grid, C)
         Signed attributions to input values, (N, H, W, C) for pictures.
     how : {"max-abs", "sum", "mean", "sum-abs", "mean-abs", "l2"}
         - "max-abs": the largest magnitude, as for saliency maps.
@@ -200,7 +199,7 @@ def reduce_channels(attributions: Array, how: Reduction = "max-abs") -> Array:
 
     Returns
     -------
-    ndarray (N, *grid)
+    ndarray (N, ...grid)
 
     Raises
     ------
@@ -221,7 +220,7 @@ def reduce_channels(attributions: Array, how: Reduction = "max-abs") -> Array:
     [[3.0]]
     """
     reduce = pick(_REDUCTIONS, "how", how)
-    values = checked_maps(attributions, "attributions", range(2, 33), "(N, *grid, C)")
+    values = checked_maps(attributions, "attributions", range(2, 33), "(N, ...grid, C)")
     # NumPy reduces a long outer axis many times faster than a short inner one.
     return reduce(np.ascontiguousarray(np.moveaxis(values, -1, 0)))
 
@@ -244,4 +243,4 @@ def _checked(maps: Array, axis: Axis) -> tuple[Array, tuple[int, ...]]:
 def _divide(maps: Array, by: Array) -> Array:
     """Divide where the divisor is positive and finite; give zeros elsewhere."""
     usable = np.broadcast_to((by > 0) & np.isfinite(by), maps.shape)
-    return cast("Array", np.divide(maps, by, out=np.zeros_like(maps), where=usable))
+    return np.divide(maps, by, out=np.zeros_like(maps), where=usable)

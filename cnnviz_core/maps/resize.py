@@ -6,6 +6,7 @@ centre in the middle, so that both sizes cover the same field (``align_corners=F
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Final, Literal, TypeAlias
@@ -76,8 +77,8 @@ def resize(
         for old, new in zip(maps.shape[1:3], size, strict=True)
     ]
     resized = maps
-    # The axis that grows least goes first: the other product is the larger one.  Zero times infinity
-    # is NaN, and `map_status` speaks of it.
+    # The axis that grows least goes first, before there are more values to multiply.  Zero times
+    # infinity is NaN; `map_status` speaks of it.
     with np.errstate(over="ignore", invalid="ignore"):
         for axis in sorted((1, 2), key=lambda axis: size[axis - 1] / maps.shape[axis]):
             if size[axis - 1] != maps.shape[axis]:
@@ -87,14 +88,15 @@ def resize(
 
 def _along(maps: Array, axis: int, matrix: Array) -> Array:
     """Multiply a matrix (n_out, n_in) along the rows' or the columns' axis of a batch."""
+    n, h, w, *channels = maps.shape
     if axis == 1:
-        flat = maps.reshape(*maps.shape[:2], int(np.prod(maps.shape[2:])))
-        return np.matmul(matrix, flat).reshape(len(maps), len(matrix), *maps.shape[2:])
-    if maps.ndim == 3:
-        return np.matmul(maps.reshape(-1, maps.shape[2]), matrix.T).reshape(
-            *maps.shape[:2], len(matrix)
-        )
-    return np.matmul(matrix, maps)
+        rows = maps.reshape(n, h, w * math.prod(channels))
+        product: Array = np.matmul(matrix, rows).reshape(n, len(matrix), w, *channels)
+    elif channels:
+        product = np.matmul(matrix, maps)
+    else:
+        product = np.matmul(maps.reshape(n * h, w), matrix.T).reshape(n, h, len(matrix))
+    return product
 
 
 def resize_matrix(
@@ -186,7 +188,8 @@ _METHODS: Final = {"bilinear": _bilinear, "bicubic": _bicubic, "nearest": _neare
 
 def _centres(n_in: int, n_out: int) -> Array:
     """Centres of the new pixels, counted in old pixels from the centre of the first."""
-    return ((2 * np.arange(n_out) + 1) * n_in - n_out) / (2 * n_out)
+    centres: Array = ((2 * np.arange(n_out) + 1) * n_in - n_out) / (2 * n_out)
+    return centres
 
 
 def _sampled(n_in: int, n_out: int, kernel: Callable[[Array], Array], reach: int) -> Array:
@@ -208,7 +211,8 @@ def _stretched(n_in: int, n_out: int, kernel: Callable[[Array], Array]) -> Array
 
 def _triangle(distance: Array) -> Array:
     """Evaluate the kernel of linear interpolation at distances in pixels."""
-    return np.maximum(1 - distance, 0)
+    weights: Array = np.maximum(1 - distance, 0)
+    return weights
 
 
 def _keys(distance: Array, a: float) -> Array:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
-
 import numpy as np
 
 from cnnviz_core.errors import ArrayError
 from cnnviz_core.maps._checks import checked_maps
 from cnnviz_core.model import Array
 
-__all__ = ["Status", "map_status"]
-
-Status: TypeAlias = Literal["ok", "all-zero", "all-negative", "non-finite"]
+__all__ = ["map_status"]
 
 
-def map_status(raw: Array, shown: Array) -> list[Status]:
+def map_status(raw: Array, shown: Array) -> list[str]:
     """Say of each sample whether its map shows something, and if not, why.
 
     Parameters
@@ -27,7 +23,7 @@ def map_status(raw: Array, shown: Array) -> list[Status]:
 
     Returns
     -------
-    list of {"ok", "all-zero", "all-negative", "non-finite"}
+    list of str
         For each sample, the first that holds of
 
         - "non-finite": a value is NaN or infinite;
@@ -58,7 +54,7 @@ def map_status(raw: Array, shown: Array) -> list[Status]:
     return [_status(*sample) for sample in zip(raw, shown, strict=True)]
 
 
-def _status(raw: Array, shown: Array) -> Status:
+def _status(raw: Array, shown: Array) -> str:
     """Say it of one sample."""
     if not (np.isfinite(raw).all() and np.isfinite(shown).all()):
         return "non-finite"

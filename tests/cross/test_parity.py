@@ -54,7 +54,7 @@ def case(request, dtype):
 
 
 def test_activations(case, near):
-    name, built, x, dtype = case
+    _, built, x, dtype = case
     for model in built.values():
         model.forward(x)
     common = [n for n in built["numpy"].layers if all(n in m.layers for m in built.values())]
@@ -77,10 +77,8 @@ def test_gradients(case, rule, near):
         return
     for model in built.values():
         model.forward(x)
-    wrt = [INPUT] if rule is not STANDARD else [INPUT, list(built["numpy"].layers)[0]]
-    back = {
-        k: m.pullback(x, lambda v: np.cos(v + 1), wrt=wrt, rule=rule) for k, m in built.items()
-    }
+    wrt = [INPUT] if rule is not STANDARD else [INPUT, next(iter(built["numpy"].layers))]
+    back = {k: m.pullback(x, lambda v: np.cos(v + 1), wrt=wrt, rule=rule) for k, m in built.items()}
     for node in wrt:
         for other in ("tensorflow", "numpy"):
             near(
@@ -113,8 +111,7 @@ def test_maps(case, method, near):
         assert results[other].layer == results["torch"].layer
         assert results[other].targets == results["torch"].targets
         shown = [
-            present(results[k].raw, x.shape[1:3], results[k].presentation)
-            for k in (other, "torch")
+            present(results[k].raw, x.shape[1:3], results[k].presentation) for k in (other, "torch")
         ]
         assert shown[0][1] == shown[1][1]
 

@@ -1,0 +1,317 @@
+"""Running parts of a traced graph: values, and vector-Jacobian products with a rule."""
+
+from __future__ import annotations
+
+import contextvars
+import itertools
+import threading
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import tensorflow as tf
+from cnnviz_core.checks import check_cotangent
+from cnnviz_core.errors import ArrayError, UnknownLayerError
+from cnnviz_core.model import INPUT, LOGITS, OUTPUT, Array, Cotangent, as_float, input_node
+from cnnviz_core.rules import BackwardRule
+
+from cnnviz_tf.execution import as_traced
+from cnnviz_tf.logits import scores_before
+from cnnviz_tf.rules import check_applicable, check_applied, differentiable_ops, in_force, relu_step
+from cnnviz_tf.trace import Traced
+
+__all__ = ["Graph"]
+
+
+class Graph:
+    """A traced network, and the functions pruned from it so far.
+
+    Parameters
+    ----------
+    traced : Traced
+        The network's graph.
+    activation : str, optional
+        What turns the scores into probabilities, where that is not to be detected.
+
+    Attributes
+    ----------
+    nodes : mapping of str to Node
+        Every call of every layer.
+    activation : str
+        "softmax", "sigmoid" or "none".
+    """
+
+    def __init__(self, traced: Traced, activation: str | None = None) -> None:
+        self._function = traced.function
+        self._inputs = traced.inputs
+        self.nodes = traced.nodes
+        found = scores_before(traced.output)
+        scores, detected = found or (traced.output, "softmax")
+        self.activation = activation or detected
+        self._tensors: dict[str, tf.Tensor] = {
+            INPUT: next(iter(traced.inputs.values())),
+            **{input_node(name): tensor for name, tensor in traced.inputs.items()},
+            **{name: node.tensor for name, node in traced.nodes.items()},
+            LOGITS: scores if self.activation == detected else traced.output,
+            OUTPUT: traced.output,
+        }
+        self._lock = threading.Lock()
+        self._pruned: dict[Hashable, Any] = {}
+        self._seeds: dict[str, tuple[tf.Tensor, tf.Tensor]] = {}
+
+    def __contains__(self, node: str) -> bool:
+        return node in self._tensors
+
+    def static_shape(self, node: str) -> tuple[int | None, ...] | None:
+        """Give what the graph knows of a node's shape.
+
+        Parameters
+        ----------
+        node : str
+            A node.
+
+        Returns
+        -------
+        tuple of (int or None), or None
+            Without the batch axis; None if not even the rank is known.
+        """
+        shape = self._tensors[node].shape
+        return None if shape.rank is None else tuple(shape)[1:]
+
+    def in_order(self, nodes: Iterable[str]) -> list[str]:
+        """Sort nodes in the order in which they are computed.
+
+        Parameters
+        ----------
+        nodes : iterable of str
+            Nodes of the graph.
+
+        Returns
+        -------
+        list of str
+        """
+        order = {node: i for i, node in enumerate([*self.nodes, LOGITS, OUTPUT])}
+        return sorted(nodes, key=lambda node: order.get(node, -1))
+
+    def dtype(self, node: str) -> np.dtype[Any]:
+        """Give the type of a node's values at the boundary.
+
+        Parameters
+        ----------
+        node : str
+            A node.
+
+        Returns
+        -------
+        numpy.dtype
+            float32 or float64.
+        """
+        return np.dtype("float64" if self._tensors[node].dtype == tf.float64 else "float32")
+
+    def values(
+        self,
+        inputs: Mapping[str, Array],
+        nodes: Sequence[str],
+        replace: Mapping[str, Array] | None = None,
+    ) -> dict[str, Array]:
+        """Compute the values at nodes.
+
+        Parameters
+        ----------
+        inputs : mapping of str to ndarray
+            Every input, checked.
+        nodes : sequence of str
+            The nodes.
+        replace : mapping of str to ndarray, optional
+            Values to put in the place of nodes'; only what comes after is computed.
+
+        Returns
+        -------
+        dict of str to ndarray
+        """
+        fed = {self._inputs[name].ref(): array for name, array in inputs.items()}
+        fed |= {self._tensors[node].ref(): array for node, array in (replace or {}).items()}
+        key = ("values", tuple(nodes), tuple(fed))
+
+        def build() -> Any:
+            feeds = [reference.deref() for reference in fed]
+            return self._function.prune(feeds, [self._tensors[node] for node in nodes])
+
+        arrays = [tf.cast(array, reference.deref().dtype) for reference, array in fed.items()]
+        return dict(zip(nodes, _run(self._once(key, build), arrays), strict=True))
+
+    def shapes(self, inputs: Mapping[str, Array], nodes: Sequence[str]) -> dict[str, Any]:
+        """Compute the shapes of nodes' values.
+
+        Parameters
+        ----------
+        inputs : mapping of str to ndarray
+            Every input, checked.
+        nodes : sequence of str
+            The nodes.
+
+        Returns
+        -------
+        dict of str to tuple of int
+            With the batch axis.
+        """
+
+        def build() -> Any:
+            with self._function.graph.as_default():
+                shapes = [tf.shape(self._tensors[node]) for node in nodes]
+            return self._function.prune(list(self._inputs.values()), shapes)
+
+        function = self._once(("shapes", tuple(nodes)), build)
+        shapes = _run(function, [*map(tf.constant, inputs.values())])
+        return {n: tuple(int(m) for m in s) for n, s in zip(nodes, shapes, strict=True)}
+
+    def pullback(
+        self,
+        inputs: Mapping[str, Array],
+        cotangent: Cotangent,
+        of: str,
+        wrt: Sequence[str],
+        rule: BackwardRule,
+    ) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Compute a vector-Jacobian product, and the values on its way, in one run.
+
+        Parameters
+        ----------
+        inputs : mapping of str to ndarray
+            Every input, checked.
+        cotangent : ndarray or callable
+            What multiplies the value at `of`.
+        of : str
+            The node that is differentiated.
+        wrt : sequence of str
+            The nodes with respect to which it is differentiated.
+        rule : BackwardRule
+            How the gradient passes rectifiers.
+
+        Returns
+        -------
+        values : dict of str to ndarray
+            At `of`, `LOGITS`, `OUTPUT`, and the nodes in `wrt` that are no inputs.
+        gradients : dict of str to ndarray
+            At every node in `wrt`.
+        """
+        nodes = list(dict.fromkeys([of, LOGITS, OUTPUT, *wrt]))
+        nodes = [node for node in nodes if not node.startswith(INPUT)]
+        key = ("pullback", of, tuple(wrt), relu_step(rule))
+
+        def build() -> Any:
+            ticket, gradients = self._differentiate(of, wrt, rule)
+            fed = [*self._inputs.values(), ticket]
+            return self._function.prune(fed, [*(self._tensors[n] for n in nodes), *gradients])
+
+        function = self._once(key, build)
+        with _Request(cotangent, of) as ticket:
+            results = _run(function, [*map(tf.constant, inputs.values()), ticket])
+        return (
+            dict(zip(nodes, results, strict=False)),
+            dict(zip(wrt, results[len(nodes) :], strict=True)),
+        )
+
+    def _differentiate(
+        self, of: str, wrt: Sequence[str], rule: BackwardRule
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """Add a backward pass to the graph: the ticket's placeholder and the gradients."""
+        top, ends = self._tensors[of], [self._tensors[node] for node in wrt]
+        step, ops = relu_step(rule), differentiable_ops(top, ends)
+        if step is not None and ops:
+            check_applicable(rule, ops, f"{of!r} and {', '.join(map(repr, wrt))}")
+        with self._function.graph.as_default():
+            if of not in self._seeds:
+                self._seeds[of] = _seed(top)
+            ticket, seed = self._seeds[of]
+            with in_force(step) as applied:
+                gradients = tf.gradients(top, ends, grad_ys=seed)
+            gradients = [g if g is None else tf.convert_to_tensor(g) for g in gradients]
+        for node, gradient in zip(wrt, gradients, strict=True):
+            if gradient is None:
+                raise UnknownLayerError(
+                    f"{of!r} does not depend on {node!r}, or not in a way that has a gradient",
+                    "a node on the way from the input to the one that is differentiated",
+                    "choose another layer",
+                )
+        if step is not None:
+            check_applied(rule, applied, ops)
+        return ticket, gradients
+
+    def _once(self, key: Hashable, build: Callable[[], Any]) -> Any:
+        """Give a pruned function, built when it is first asked for."""
+        with self._lock:  # tf.gradients and prune change the graph
+            if key not in self._pruned:
+                self._pruned[key] = build()
+            return self._pruned[key]
+
+
+def _run(function: Any, fed: Sequence[tf.Tensor]) -> list[Array]:
+    """Run a pruned function."""
+    try:
+        with as_traced():
+            results = function(*fed)
+    except tf.errors.InvalidArgumentError as error:
+        shapes = ", ".join(str(tuple(t.shape)) for t in fed if t.shape.rank)
+        lines = [line for line in error.message.splitlines() if line and not line.startswith("\t")]
+        raise ArrayError(
+            f"the network cannot compute with arrays of the shape {shapes}: {lines[-1]}",
+            "an input that every layer can take",
+            "resize the input to what the network was trained with",
+        ) from error
+    return [as_float(result.numpy()) for result in results]
+
+
+# ---------------------------------------------------------------- the cotangent, inside the run
+
+_REQUESTS: Final[dict[int, _Request]] = {}
+_TICKETS: Final = itertools.count()
+
+
+class _Request:
+    """One run's cotangent, which the graph asks for when it knows the value.
+
+    So a cotangent that depends on the value costs no second forward pass.  What the caller's
+    function raises is kept while the run ends, and raised when the context is left.
+    """
+
+    def __init__(self, cotangent: Cotangent, of: str) -> None:
+        self._cotangent = cotangent
+        self._of = of
+        self._context = contextvars.copy_context()
+        self._error: BaseException | None = None
+        self._ticket = next(_TICKETS)
+
+    def __enter__(self) -> tf.Tensor:
+        _REQUESTS[self._ticket] = self
+        return tf.constant(self._ticket, tf.int64)
+
+    def __exit__(self, *_: object) -> None:
+        del _REQUESTS[self._ticket]
+        if self._error is not None:
+            raise self._error
+
+    def answer(self, value: Array) -> Array:
+        """Give the cotangent for a value."""
+        try:
+            given = self._cotangent
+            if callable(given):
+                given = self._context.run(given, value.copy())
+            return check_cotangent(given, value, self._of)
+        except BaseException as error:
+            self._error = error
+            return np.zeros_like(value)
+
+
+def _answer(ticket: Array, value: Array) -> Array:
+    """Answer a graph that asks for its run's cotangent."""
+    return _REQUESTS[int(ticket)].answer(value)
+
+
+def _seed(top: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Add to the graph what asks for the cotangent: the ticket's placeholder and the cotangent."""
+    ticket = tf.compat.v1.placeholder(tf.int64, [])
+    boundary = tf.float64 if top.dtype == tf.float64 else tf.float32
+    asked = tf.numpy_function(_answer, [ticket, tf.cast(top, boundary)], boundary)
+    asked.set_shape(top.shape)
+    return ticket, tf.cast(asked, top.dtype)

@@ -1,0 +1,294 @@
+"""A network of TensorFlow or Keras behind the `Model` protocol."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import numpy as np
+from cnnviz_core.checks import check_inputs, check_replacement
+from cnnviz_core.errors import (
+    ArrayError,
+    MissingCapabilityError,
+    ParameterError,
+    UnknownLayerError,
+)
+from cnnviz_core.layers import find_layer, is_special
+from cnnviz_core.model import (
+    INPUT,
+    LOGITS,
+    OUTPUT,
+    Array,
+    Cotangent,
+    InputInfo,
+    Inputs,
+    LayerInfo,
+    Pullback,
+    Replacement,
+    Trace,
+)
+from cnnviz_core.rules import STANDARD, BackwardRule
+
+from cnnviz_tf.entry import DeclaredShape, Entry, entry_of
+from cnnviz_tf.graph import Graph
+from cnnviz_tf.layers import describe
+from cnnviz_tf.parameters import arrays_of
+from cnnviz_tf.trace import OutputSelector, trace
+
+__all__ = ["TensorFlowModel", "wrap"]
+
+_ACTIVATIONS = ("softmax", "sigmoid", "none")
+
+
+def wrap(
+    native: object,
+    *,
+    input_shape: DeclaredShape | None = None,
+    output: OutputSelector = None,
+    activation: str | None = None,
+) -> TensorFlowModel:
+    """Put a network of TensorFlow or Keras behind the `Model` protocol.
+
+    The network is traced once, when it is first needed; its weights are read at every call, so a
+    change of them shows at once.  After a change of its structure, wrap it again.
+
+    Parameters
+    ----------
+    native : object
+        A Keras model or layer, what ``tf.saved_model.load`` gives, a ``tf.Module``, or a function of
+        TensorFlow.
+    input_shape : tuple of (int or None), or mapping of str to such, optional
+        The input's shape without batch, channels last, such as (224, 224, 3); for several inputs
+        one for each name.  Needed only where the network does not say.
+    output : str, int or callable, optional
+        Which of several outputs is the main one: a key, an index, or a function that picks the
+        tensor.  By default the key "logits", "out", or the first floating tensor.
+    activation : {"softmax", "sigmoid", "none"}, optional
+        What turns scores into probabilities, where the network's end does not show it.
+
+    Returns
+    -------
+    TensorFlowModel
+
+    Raises
+    ------
+    UnsupportedModelError
+        If it is no network, is not built, or belongs to Keras on another engine.
+    ParameterError
+        If `activation` is unknown.
+    ArrayError
+        If `input_shape` contradicts the network.
+
+    Examples
+    --------
+    >>> import keras
+    >>> net = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, name="conv")])
+    >>> wrap(net).layers["conv"].shape
+    (6, 6, 4)
+    """
+    if activation not in (None, *_ACTIVATIONS):
+        raise ParameterError(
+            f"activation is {activation!r}",
+            f"one of {', '.join(map(repr, _ACTIVATIONS))}, or None to detect it",
+            "pass one of these, or leave it out",
+        )
+    return TensorFlowModel(entry_of(native, input_shape), output, activation)
+
+
+class TensorFlowModel:
+    """A network of TensorFlow or Keras, as explainers see it; made by `wrap`.
+
+    Parameters
+    ----------
+    entry : Entry
+        How the network is called.
+    output : str, int or callable, optional
+        Which of several outputs is the main one.
+    activation : str, optional
+        What turns scores into probabilities, where that is not to be detected.
+    """
+
+    framework = "tensorflow"
+
+    def __init__(self, entry: Entry, output: OutputSelector, activation: str | None) -> None:
+        self._entry = entry
+        self._output = output
+        self._activation = activation
+        self._inputs = MappingProxyType(dict(entry.inputs))
+        self._lock = threading.Lock()
+        self._graphs: dict[tuple[object, ...], Graph] = {}
+        self._layers: Mapping[str, LayerInfo] | None = None
+        self._seen: dict[str, tuple[int, ...]] | None = None
+
+    # ---------------------------------------------------------------- what it says of itself
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """What this very network offers."""
+        if self._entry.root is not None:
+            return frozenset({"capture", "replace", "gradient", "parameters", "rule:relu"})
+        return frozenset({"capture", "replace", "gradient", "rule:relu"})
+
+    @property
+    def inputs(self) -> Mapping[str, InputInfo]:
+        """The named inputs, in the order of the call."""
+        return self._inputs
+
+    @property
+    def activation(self) -> str:
+        """What turns the scores into probabilities."""
+        return self._activation or self._graph().activation
+
+    @property
+    def layers(self) -> Mapping[str, LayerInfo]:
+        """Every call of every layer, in the order in which the calls end."""
+        if self._layers is None:
+            graph = self._graph()
+            shapes = {name: graph.static_shape(name) for name in graph.nodes}
+            if any(shape is None or None in shape for shape in shapes.values()):
+                example = self._example()
+                zeros = {
+                    name: np.zeros((self._entry.batch or 1, *shape), self._inputs[name].dtype)
+                    for name, shape in example.items()
+                }
+                full = graph.shapes(zeros, list(graph.nodes))
+                shapes = {name: shape[1:] for name, shape in full.items()}
+            ranks = [len(shape) for shape in self._known_shapes().values()]
+            self._layers = describe(graph.nodes, shapes, ranks)
+        return self._layers
+
+    # ---------------------------------------------------------------- operations
+
+    def forward(
+        self,
+        x: Inputs,
+        *,
+        capture: Sequence[str] = (),
+        replace: Mapping[str, Replacement] | None = None,
+    ) -> Trace:
+        """Run the network, without gradients; see `Model.forward`."""
+        inputs = self._checked(x)
+        graph = self._graph(inputs)
+        self._check_nodes(graph, [*capture, *(replace or {})])
+        new: dict[str, Array] = {}
+        for node in graph.in_order(replace or {}):
+            new[node] = self._replacement(graph, inputs, node, replace[node], new)
+        return Trace(graph.values(inputs, list(dict.fromkeys([OUTPUT, LOGITS, *capture])), new))
+
+    def pullback(
+        self,
+        x: Inputs,
+        cotangent: Cotangent,
+        *,
+        of: str = LOGITS,
+        wrt: Sequence[str] = (INPUT,),
+        rule: BackwardRule = STANDARD,
+    ) -> Pullback:
+        """Compute a vector-Jacobian product, and the values on its way; see `Model.pullback`."""
+        inputs = self._checked(x)
+        graph = self._graph(inputs)
+        self._check_nodes(graph, [of, *wrt])
+        ends = list(dict.fromkeys(wrt))
+        return Pullback(*graph.pullback(inputs, cotangent, of, ends, rule))
+
+    def parameters(self, layer: str) -> Mapping[str, Array]:
+        """Return a layer's arrays; see `Model.parameters`."""
+        if self._entry.root is None:
+            raise MissingCapabilityError(
+                "an exported network does not say which arrays belong to which layer",
+                "a Keras model",
+                "load the network's own code or its .keras file",
+            )
+        if layer not in self._entry.layers:
+            layer = find_layer(self.layers, layer).path
+        return arrays_of(self._entry.layers[layer])
+
+    # ---------------------------------------------------------------- inputs and graphs
+
+    def _checked(self, x: Inputs) -> dict[str, Array]:
+        """Check the input, and remember the first shapes seen."""
+        inputs = check_inputs(self._inputs, x)
+        batch = len(next(iter(inputs.values())))
+        if self._entry.batch not in (None, batch):
+            raise ArrayError(
+                f"a batch of {batch} was given to a network exported for batches of "
+                f"{self._entry.batch}",
+                f"exactly {self._entry.batch} samples",
+                "export the network with a batch size of None, or pass that many samples",
+            )
+        if self._seen is None:
+            self._seen = {name: array.shape[1:] for name, array in inputs.items()}
+        return inputs
+
+    def _known_shapes(self) -> Mapping[str, tuple[int | None, ...]]:
+        """Give the input shapes for which the network is traced when no input is at hand."""
+        shapes = {name: info.shape for name, info in self._inputs.items()}
+        if None not in shapes.values():
+            return shapes
+        shapes = self._seen or self._entry.built
+        if shapes is None:
+            raise ArrayError(
+                "the network does not say what input it takes",
+                "the input's shape, such as (224, 224, 3)",
+                "pass input_shape= when wrapping it, or run forward once",
+            )
+        return shapes
+
+    def _example(self) -> Mapping[str, tuple[int, ...]]:
+        """Give full input shapes."""
+        for shapes in (self._known_shapes(), self._seen, self._entry.built):
+            if shapes and not any(None in shape for shape in shapes.values()):
+                return shapes
+        raise ArrayError(
+            "the shapes of the layers depend on the input's, which the network leaves open: "
+            f"{dict(self._known_shapes())}",
+            "an input shape without None",
+            "pass input_shape= when wrapping the network, or run forward once",
+        )
+
+    def _graph(self, inputs: Mapping[str, Array] | None = None) -> Graph:
+        """Give the network's graph for an input, traced when it is first asked for."""
+        shapes = {name: info.shape for name, info in self._inputs.items()}
+        if None in shapes.values():
+            given = inputs and {name: array.shape[1:] for name, array in inputs.items()}
+            shapes = given or self._known_shapes()
+        key = tuple(shapes.items())
+        with self._lock:
+            if key not in self._graphs:
+                traced = trace(self._entry, shapes, self._output)
+                self._graphs[key] = Graph(traced, self._activation)
+            return self._graphs[key]
+
+    # ---------------------------------------------------------------- nodes
+
+    def _check_nodes(self, graph: Graph, nodes: Sequence[str]) -> None:
+        """Check that nodes are the graph's."""
+        for node in nodes:
+            if node in graph:
+                continue
+            if is_special(node):
+                raise UnknownLayerError(
+                    f"the network has no input {node.removeprefix(f'{INPUT}:')!r}",
+                    f"one of {', '.join(map(repr, self._inputs))}",
+                    "name one of these",
+                )
+            find_layer(self.layers, node)
+
+    def _replacement(
+        self,
+        graph: Graph,
+        inputs: Mapping[str, Array],
+        node: str,
+        given: Replacement,
+        new: Mapping[str, Array],
+    ) -> Array:
+        """Give the array to put in the place of a node's value."""
+        shape = graph.static_shape(node)
+        if callable(given) or shape is None or None in shape:
+            value = graph.values(inputs, [node], new)[node]
+            given = given(value.copy()) if callable(given) else given
+        else:
+            batch = len(next(iter(inputs.values())))
+            value = np.broadcast_to(np.zeros((), graph.dtype(node)), (batch, *shape))
+        return check_replacement(given, value, node)

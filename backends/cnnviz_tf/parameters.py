@@ -1,0 +1,88 @@
+"""A layer's arrays under the names and in the layouts that all frameworks share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+from cnnviz_core.model import Array, as_float
+
+from cnnviz_tf.layers import kind_of_layer
+
+__all__ = ["arrays_of"]
+
+_NORM: Final = {
+    "gamma": "scale",
+    "beta": "shift",
+    "moving_mean": "mean",
+    "moving_variance": "variance",
+}
+
+
+def arrays_of(layer: Any) -> Mapping[str, Array]:
+    """Give a Keras layer's own arrays, not those of layers inside it.
+
+    Parameters
+    ----------
+    layer : keras.Layer
+        The layer.
+
+    Returns
+    -------
+    dict of str to ndarray
+        Copies.  A convolution has "weight" (\\*kernel, C_in / groups, C_out) and "bias"; a linear
+        layer "weight" (C_in, C_out) and "bias"; a normalisation "scale", "shift", "mean" and
+        "variance" (C,).  Others keep Keras' names.
+    """
+    inner = {
+        id(weight)
+        for sublayer in layer._flatten_layers(include_self=False)
+        for weight in sublayer.weights
+    }
+    arrays = {
+        weight.name.rpartition("/")[2].partition(":")[0]: _array(weight)
+        for weight in layer.weights
+        if id(weight) not in inner
+    }
+    match kind_of_layer(layer):
+        case "conv":
+            return _convolution(layer, arrays)
+        case "linear" if getattr(arrays.get("kernel"), "ndim", 0) == 2:
+            return _renamed(arrays, {"kernel": "weight"})
+        case "norm" if "moving_mean" in arrays:
+            filled = {
+                "gamma": np.ones_like(arrays["moving_mean"]),
+                "beta": np.zeros_like(arrays["moving_mean"]),
+            }
+            return _renamed({**filled, **arrays}, _NORM)
+        case "norm":
+            return _renamed(arrays, _NORM)
+        case _:
+            return arrays
+
+
+def _array(weight: Any) -> Array:
+    """Copy a variable's value."""
+    return np.array(as_float(weight.numpy()))
+
+
+def _renamed(arrays: Mapping[str, Array], names: Mapping[str, str]) -> dict[str, Array]:
+    """Give arrays under other names."""
+    return {names.get(name, name): array for name, array in arrays.items()}
+
+
+def _convolution(layer: Any, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Lay out a convolution's kernel as (*kernel, C_in / groups, C_out)."""
+    depthwise = arrays.get("depthwise_kernel") if "kernel" not in arrays else None
+    if "Separable" in type(layer).__name__:
+        return dict(arrays)
+    kernel = arrays.get("kernel", depthwise)
+    if kernel is None:
+        return dict(arrays)
+    if "Depthwise" in type(layer).__name__:
+        kernel = kernel.reshape(*kernel.shape[:-2], 1, -1)
+    elif "Transpose" in type(layer).__name__:
+        kernel = np.ascontiguousarray(np.swapaxes(kernel, -1, -2))
+    rest = {k: v for k, v in arrays.items() if k not in ("kernel", "depthwise_kernel")}
+    return {"weight": kernel, **rest}

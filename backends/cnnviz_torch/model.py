@@ -1,0 +1,349 @@
+"""A PyTorch network behind the ``Model`` protocol."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Literal
+
+import torch
+from torch import nn
+
+from cnnviz_core.checks import check_cotangent, check_replacement
+from cnnviz_core.errors import (
+    MissingCapabilityError,
+    ParameterError,
+    UnknownLayerError,
+    UnsupportedModelError,
+)
+from cnnviz_core.layers import find_layer, is_special
+from cnnviz_core.model import (
+    INPUT,
+    LOGITS,
+    OUTPUT,
+    Array,
+    Cotangent,
+    InputInfo,
+    Inputs,
+    LayerInfo,
+    Pullback,
+    Replacement,
+    Trace,
+)
+from cnnviz_core.rules import STANDARD, BackwardRule
+from cnnviz_torch.accepts import accepts
+from cnnviz_torch.arrays import to_array, to_tensor
+from cnnviz_torch.build import SpecNetwork
+from cnnviz_torch.capture import Action, watching
+from cnnviz_torch.graph import Node, ways
+from cnnviz_torch.inputs import Output, Shape, declared_inputs, exported_inputs
+from cnnviz_torch.layers import arrays_of
+from cnnviz_torch.network import Network
+from cnnviz_torch.recording import Recorder
+from cnnviz_torch.rules import KINDS, apply_rule, check_rule
+from cnnviz_torch.trace import Structure, named_layers
+
+__all__ = ["TorchModel", "unwrapped", "wrap"]
+
+_ACTIVATIONS = ("softmax", "sigmoid", "none")
+_ALL = frozenset({"capture", "replace", "gradient", "parameters", *(f"rule:{k}" for k in KINDS)})
+_OF_SCRIPTS = frozenset({"gradient"})
+
+
+def wrap(
+    native: object,
+    *,
+    input_shape: Shape | Mapping[str, Shape] | None = None,
+    output: Output = None,
+    activation: Literal["softmax", "sigmoid", "none"] | None = None,
+) -> TorchModel:
+    """Put a PyTorch network behind the ``Model`` protocol.
+
+    Parameters
+    ----------
+    native : nn.Module or torch.export.ExportedProgram
+        The network; it is never changed.  Compiled and data-parallel ones are run on one device,
+        uncompiled.  TorchScript offers gradients at the input only.
+    input_shape : tuple of (int or None), or mapping of str to tuple
+        Shape of the input without the batch axis, channels last, such as (224, 224, 3); one for
+        each input, by the name of the argument, where there are several.  Without it, `layers` is
+        known only after the first input.
+    output : str, int or callable, optional
+        Which of several outputs is the main one: a key, a position, or a function of what the
+        network returns.  By default the tensor; of a mapping "logits" or "out"; else the first
+        floating-point tensor.
+    activation : {"softmax", "sigmoid", "none"}, optional
+        What turns the scores into probabilities, where the network does not end in it.
+
+    Returns
+    -------
+    TorchModel
+
+    Raises
+    ------
+    UnsupportedModelError
+        If the object is no such network, or its parameters hold no values.
+    ParameterError
+        If an argument does not fit the network.
+
+    Warns
+    -----
+    UserWarning
+        If a batch normalisation keeps no running statistics: then the samples of a batch influence
+        each other.
+    """
+    if not accepts(native):
+        raise UnsupportedModelError(
+            f"{type(native).__name__} is not a network of PyTorch",
+            "a torch.nn.Module or a torch.export.ExportedProgram",
+            "put the function into the forward of an nn.Module whose attributes are its layers",
+        )
+    if activation not in (None, *_ACTIVATIONS):
+        raise ParameterError(
+            f"activation is {activation!r}",
+            f"one of {', '.join(_ACTIVATIONS)}, or None to find it",
+            "leave it out, unless the network's scores are to be read otherwise",
+        )
+    batch = None
+    if isinstance(native, nn.Module):
+        network = unwrapped(native)
+    else:
+        shapes, batch = exported_inputs(native)
+        network = torch.export.unflatten(native)  # hooks do not fire on native.module()
+        input_shape = input_shape or shapes
+    if isinstance(network, SpecNetwork):
+        input_shape = input_shape or network.input_shapes
+    if any(
+        isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None
+        for module in network.modules()
+    ):
+        warnings.warn(
+            "a batch normalisation of the network keeps no running statistics "
+            "(track_running_stats=False), so the samples of a batch influence each other: explain "
+            "one picture at a time",
+            UserWarning,
+            stacklevel=2,
+        )
+    inputs = declared_inputs(network, input_shape)
+    return TorchModel(Network(network, inputs, output, activation, batch))
+
+
+def unwrapped(native: nn.Module) -> nn.Module:
+    """Take the wrappers of ``torch.compile`` and of data parallelism off a network.
+
+    Parameters
+    ----------
+    native : nn.Module
+        A network.
+
+    Returns
+    -------
+    nn.Module
+        The user's own.
+    """
+    while True:
+        if "_orig_mod" in native._modules:
+            native = native._orig_mod
+        elif isinstance(native, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            native = native.module
+        else:
+            return native
+
+
+class TorchModel:
+    """A PyTorch network behind the ``Model`` protocol; made by `wrap`.
+
+    Parameters
+    ----------
+    network : Network
+        The network, with what is known of it.
+    """
+
+    framework = "torch"
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        scripted = isinstance(network.module, torch.jit.ScriptModule)
+        self.capabilities = _OF_SCRIPTS if scripted else _ALL
+
+    @property
+    def activation(self) -> str:
+        """What turns the logits into probabilities; "softmax" as long as no input was seen."""
+        return self._network.activation
+
+    @property
+    def inputs(self) -> Mapping[str, InputInfo]:
+        """The named inputs, in the order of the call."""
+        return MappingProxyType(self._network.inputs)
+
+    @property
+    def layers(self) -> Mapping[str, LayerInfo]:
+        """Every call of every layer, in the order in which the calls end."""
+        return self._network.structure().layers
+
+    def forward(
+        self,
+        x: Inputs,
+        *,
+        capture: Sequence[str] = (),
+        replace: Mapping[str, Replacement] | None = None,
+    ) -> Trace:
+        """Run the network, without gradients; see `cnnviz_core.model.Model.forward`."""
+        network, replace = self._network, replace or {}
+        arrays = network.checked(x)
+        structure = network.structure(arrays)
+        values: dict[str, Array] = {}
+        done: set[str] = set()
+
+        def swap(node: str, new: Replacement) -> Action:
+            def act(value: torch.Tensor) -> torch.Tensor:
+                first = structure.has_channels_first(node, value)
+                old = to_array(value, channels_first=first)
+                array = check_replacement(new(old) if callable(new) else new, old, node)
+                done.add(node)
+                return to_tensor(array, value, channels_first=first)
+
+            return act
+
+        def keep(node: str) -> Action:
+            def act(value: torch.Tensor) -> None:
+                first = structure.has_channels_first(node, value)
+                values[node] = to_array(value, channels_first=first)
+                done.add(node)
+
+            return act
+
+        layers = [node for node in capture if not is_special(node)]
+        self._need_layers([*replace, *layers])
+        watches = [network.watch(structure, node, swap(node, new)) for node, new in replace.items()]
+        watches += [network.watch(structure, node, keep(node)) for node in layers]
+        with network.isolated(), torch.no_grad(), watching(watches):
+            ends = network.run(network.tensors(arrays), structure)
+            values |= _ends(ends, structure)
+        _check_called([*replace, *layers], done)
+        for node in capture:
+            if node not in values:
+                values[node] = arrays[network.input_of(node)].copy()
+        return Trace(values)
+
+    def pullback(
+        self,
+        x: Inputs,
+        cotangent: Cotangent,
+        *,
+        of: str = LOGITS,
+        wrt: Sequence[str] = (INPUT,),
+        rule: BackwardRule = STANDARD,
+    ) -> Pullback:
+        """Compute a vector-Jacobian product; see `cnnviz_core.model.Model.pullback`."""
+        check_rule(rule)
+        for need in rule.needs:
+            self._need(need, f"the rule {rule.name!r}")
+        network = self._network
+        arrays = network.checked(x)
+        structure = network.structure(arrays)
+        wrt = list(dict.fromkeys(wrt))
+        with network.isolated():
+            recorder, ends, nodes = self._recorded(arrays, structure, of, wrt)
+            apply_rule(rule, nodes, f"between {of!r} and {', '.join(map(repr, wrt))}")
+            root, leaves = recorder.roots[of], [recorder.leaves[node] for node in wrt]
+            first = structure.has_channels_first(of, root)
+            value = to_array(root, channels_first=first)
+            given = cotangent(value) if callable(cotangent) else cotangent
+            seed = to_tensor(check_cotangent(given, value, of), root, channels_first=first)
+            gradients = torch.autograd.grad(root, leaves, seed, materialize_grads=True)
+        values = {**_ends(ends, structure), of: value}
+        results = {}
+        for node, leaf, gradient in zip(wrt, leaves, gradients, strict=True):
+            first = structure.has_channels_first(node, leaf)
+            results[node] = to_array(gradient, channels_first=first)
+            if not is_special(node):
+                values[node] = to_array(leaf, channels_first=first)
+        return Pullback(values, results)
+
+    def _recorded(
+        self, arrays: Mapping[str, Array], structure: Structure, of: str, wrt: Sequence[str]
+    ) -> tuple[Recorder, dict[str, torch.Tensor], list[Node]]:
+        """Run the network forward, recorded from the nodes in `wrt` on.
+
+        Usually one pass does.  Where the network's own code has switched recording off on the way
+        (a frozen backbone called under ``no_grad``), a second one is recorded throughout.
+        """
+        network = self._network
+        inputs = {node: network.input_of(node) for node in wrt if is_special(node)}
+        if of not in (LOGITS, OUTPUT) and is_special(of):
+            raise UnknownLayerError(
+                f"{of!r} is not a value that the network computes",
+                f"{LOGITS!r}, {OUTPUT!r} or a layer's name",
+                "differentiate one of these",
+            )
+        layers = [node for node in wrt if node not in inputs]
+        self._need_layers([*layers, *([] if is_special(of) else [of])])
+        for everywhere in (False, True):
+            recorder = Recorder(everywhere)
+            watches = [network.watch(structure, node, recorder.leaf(node)) for node in layers]
+            if not is_special(of):
+                watches.append(network.watch(structure, of, recorder.root(of)))
+            fed = recorder.feed(network.tensors(arrays), inputs)
+            with recorder.recording(), watching(watches):
+                ends = network.run(fed, structure)
+            recorder.roots |= ends
+            _check_called([*wrt, of], {*recorder.leaves, *recorder.roots})
+            found = ways(recorder.roots[of], [recorder.leaves[node] for node in wrt])
+            if all(found.reached) and (everywhere or not recorder.interrupted):
+                return recorder, ends, found.nodes
+        if found.checkpointed:
+            raise UnsupportedModelError(
+                f"a reentrant checkpoint hides what lies between {of!r} and the nodes to "
+                f"differentiate with respect to ({', '.join(map(repr, wrt))})",
+                "a network without reentrant checkpoints",
+                "call torch.utils.checkpoint with use_reentrant=False, or switch it off",
+            )
+        node = next(n for n, hit in zip(wrt, found.reached, strict=True) if not hit)
+        raise UnknownLayerError(
+            f"{of!r} does not depend on {node!r}, as far as torch can differentiate",
+            "a node on the way from the input to the one that is differentiated",
+            "choose an earlier layer; see that the network's forward does not detach its values "
+            "or run in inference_mode",
+        )
+
+    def parameters(self, layer: str) -> Mapping[str, Array]:
+        """Return a layer's arrays; see `cnnviz_core.model.Model.parameters`."""
+        self._need("parameters", "reading a layer's arrays")
+        known = {name: module for name, _, module in named_layers(self._network.module)}
+        name = layer if layer in known else find_layer(self.layers, layer).path
+        return arrays_of(known[name])
+
+    def _need_layers(self, nodes: Collection[str]) -> None:
+        """Check that the network lets its layers be looked at, where this is asked for."""
+        if nodes:
+            self._need("capture", f"looking at {', '.join(map(repr, nodes))}")
+
+    def _need(self, capability: str, what: str) -> None:
+        """Check that the network offers something."""
+        if capability not in self.capabilities:
+            raise MissingCapabilityError(
+                f"{what} needs {capability!r}, which this {type(self._network.module).__name__} "
+                "does not offer",
+                f"a need among {', '.join(map(repr, sorted(self.capabilities)))}",
+                "wrap the nn.Module that it was made from, or use a method that looks at the "
+                "input only, such as saliency or occlusion",
+            )
+
+
+def _ends(ends: Mapping[str, torch.Tensor], structure: Structure) -> dict[str, Array]:
+    """Copy the output and the logits."""
+    first = structure.channels_first
+    return {node: to_array(value, channels_first=first) for node, value in ends.items()}
+
+
+def _check_called(nodes: Iterable[str], called: Collection[str]) -> None:
+    """Check that every layer that was asked for was called."""
+    for node in nodes:
+        if node not in called:
+            raise UnknownLayerError(
+                f"layer {node!r} was not called in this forward pass, although it was in the first",
+                "a layer that is called for every input",
+                "choose another layer",
+            )

@@ -1,0 +1,231 @@
+"""Which layers a network calls, in which order, and what they return: found by one forward pass."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import nn
+
+from cnnviz_core.model import LOGITS, OUTPUT, LayerInfo
+from cnnviz_torch.arrays import main_tensor, version_of
+from cnnviz_torch.capture import hooked
+from cnnviz_torch.layers import kind_of, layout_of, type_of
+from cnnviz_torch.logits import Head, HeadFinder
+
+__all__ = ["Node", "Structure", "named_layers", "trace"]
+
+_MOST_PREFIX_TOKENS = 8
+
+
+@dataclass(frozen=True)
+class Node:
+    """One call of one module.
+
+    Attributes
+    ----------
+    info : LayerInfo
+        What is told of it.
+    module : str
+        The module's path in the network, as torch names it.
+    channels_first : bool
+        Whether its value has the channels on the second axis; at the boundary they are on the last.
+    """
+
+    info: LayerInfo
+    module: str
+    channels_first: bool
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What one forward pass shows of a network.
+
+    Attributes
+    ----------
+    nodes : mapping of str to Node
+        In the order in which the calls end.
+    layers : mapping of str to LayerInfo
+        The same, as it is told.
+    head : Head or None
+        The softmax or sigmoid at its end.
+    channels_first : bool
+        Whether its output has the channels on the second axis.
+    """
+
+    nodes: Mapping[str, Node]
+    layers: Mapping[str, LayerInfo]
+    head: Head | None
+    channels_first: bool
+
+    def has_channels_first(self, node: str, value: torch.Tensor) -> bool:
+        """Tell whether a node's value has the channels on the second axis.
+
+        Parameters
+        ----------
+        node : str
+            A layer's name, or a special node.
+        value : Tensor
+            Its value.
+
+        Returns
+        -------
+        bool
+        """
+        if node in self.nodes:
+            return self.nodes[node].channels_first
+        return self.channels_first if node in (LOGITS, OUTPUT) else value.ndim > 2
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call of a module, and the first floating-point tensor that it returned."""
+
+    name: str
+    path: str
+    module: nn.Module
+    index: int
+    value: torch.Tensor
+    version: int
+
+
+def named_layers(network: nn.Module) -> Iterator[tuple[str, str, nn.Module]]:
+    """Go through the modules whose calls are layers.
+
+    Parameters
+    ----------
+    network : nn.Module
+        The network, which itself is none.
+
+    Yields
+    ------
+    (str, str, nn.Module)
+        The layer's name (without the parts that ``torch.compile`` puts in), its path as torch names
+        it, and the module.  Left out are scripted modules, which refuse hooks, and modules that
+        compute a parameter.
+    """
+    for path, module in network.named_modules():
+        parts = path.split(".")
+        if (
+            path
+            and "parametrizations" not in parts
+            and "_orig_mod" not in module._modules
+            and not isinstance(module, torch.jit.ScriptModule)
+        ):
+            yield ".".join(part for part in parts if part != "_orig_mod"), path, module
+
+
+def trace(network: nn.Module, run: Callable[[], torch.Tensor], axes: int, batch: int) -> Structure:
+    """Run a network once, and note what it calls.
+
+    Parameters
+    ----------
+    network : nn.Module
+        The network.
+    run : callable
+        Runs it on some input, without gradients, and returns its main output.
+    axes : int
+        How many axes this input has: 3 for signals, 4 for pictures, 5 for volumes.
+    batch : int
+        How many samples this input has.
+
+    Returns
+    -------
+    Structure
+    """
+    names = {module: (name, path) for name, path, module in named_layers(network)}
+    count: dict[nn.Module, int] = defaultdict(int)
+    calls: list[_Call] = []
+
+    def note(module: nn.Module, args: Any, output: Any) -> None:
+        value = main_tensor(output)
+        if value is not None and value.ndim > 0:
+            # The tensors are kept until the end, so that no two have the same identity.
+            calls.append(_Call(*names[module], module, count[module], value, version_of(value)))
+        count[module] += 1
+
+    with HeadFinder() as finder, hooked(names, note):
+        output = run()
+    head = finder.find(output)
+    layouts: dict[torch.Size, bool] = {}
+    nodes = _nodes(calls, {names[m][0]: n for m, n in count.items()}, layouts, axes, batch)
+    return Structure(
+        MappingProxyType(nodes),
+        MappingProxyType({name: node.info for name, node in nodes.items()}),
+        head[0] if head else None,
+        _channels_first(output, None, layouts, axes),
+    )
+
+
+def _nodes(
+    calls: list[_Call],
+    count: Mapping[str, int],
+    layouts: dict[torch.Size, bool],
+    axes: int,
+    batch: int,
+) -> dict[str, Node]:
+    """Describe every call; leaves behind how the values of each shape were last laid out."""
+    nodes: dict[str, Node] = {}
+    makers: dict[tuple[int, int], str] = {}
+    patches: list[tuple[int, ...]] = []
+    for call in calls:
+        channels_first = _channels_first(call.value, call.module, layouts, axes)
+        layouts[call.value.shape] = channels_first
+        shape = tuple(call.value.shape[1:])
+        if channels_first:
+            shape = (*shape[1:], shape[0])
+        kind = kind_of(call.module)
+        grid, prefix = None, 0
+        if len(call.value) == batch:
+            if call.value.ndim == axes > 2:
+                grid = shape[:-1]
+            elif call.value.ndim == 3 and axes == 4:
+                grid, prefix = _token_grid(shape[0], patches)
+        if kind == "conv" and grid is not None:
+            patches.append(grid)
+        calls_of = count[call.name]
+        name = call.name if calls_of == 1 else f"{call.name}@{call.index}"
+        # The version tells the value of an in-place operation from that which it overwrote.
+        maker = makers.setdefault((id(call.value), call.version), name)
+        info = LayerInfo(
+            name=name,
+            kind=kind,
+            type=type_of(call.module),
+            shape=shape,
+            grid=grid,
+            prefix=prefix,
+            path=call.name,
+            call=call.index,
+            calls=calls_of,
+            same_as=maker if kind == "container" and maker != name else None,
+        )
+        nodes[name] = Node(info, call.path, channels_first)
+    return nodes
+
+
+def _channels_first(
+    value: torch.Tensor, module: nn.Module | None, layouts: Mapping[torch.Size, bool], axes: int
+) -> bool:
+    """Tell whether a value has its channels on the second axis.
+
+    Convolutions say so; linear layers and layer norms have them on the last.  Other layers keep
+    what they are given, so a value is laid out as the one of its shape before it.
+    """
+    if value.ndim != axes or axes < 3:
+        return False
+    layout = layout_of(module) if module is not None else None
+    return layouts.get(value.shape, True) if layout is None else layout == "first"
+
+
+def _token_grid(tokens: int, patches: list[tuple[int, ...]]) -> tuple[tuple[int, ...] | None, int]:
+    """Find the grid of the patch embedding that tokens come from, and how many come before it."""
+    for grid in reversed(patches):
+        prefix = tokens - math.prod(grid)
+        if math.prod(grid) > 1 and 0 <= prefix <= _MOST_PREFIX_TOKENS:
+            return grid, prefix
+    return None, 0

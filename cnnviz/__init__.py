@@ -1,0 +1,92 @@
+"""See what a convolutional network looks at, in PyTorch and in TensorFlow/Keras.
+
+The names below are imported when they are first used, so that ``import cnnviz`` is cheap.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cnnviz.comparing import Comparison, compare
+    from cnnviz.explaining import explain
+    from cnnviz.explanation import Explanation
+    from cnnviz.listing import layers, methods
+    from cnnviz.network import Network, wrap
+    from cnnviz.sources import load
+    from cnnviz_core.errors import CnnvizError
+    from cnnviz_core.preprocessing import Preprocessing
+    from cnnviz_core.targets import (
+        ClassProbability,
+        ClassScore,
+        Contrast,
+        Neuron,
+        Predicted,
+        Segment,
+        Similarity,
+        Target,
+        Weighted,
+        top_k,
+    )
+
+    __version__: str
+
+__all__ = [
+    "ClassProbability",
+    "ClassScore",
+    "CnnvizError",
+    "Comparison",
+    "Contrast",
+    "Explanation",
+    "Network",
+    "Neuron",
+    "Predicted",
+    "Preprocessing",
+    "Segment",
+    "Similarity",
+    "Target",
+    "Weighted",
+    "__version__",
+    "compare",
+    "explain",
+    "layers",
+    "load",
+    "methods",
+    "top_k",
+    "wrap",
+]
+
+_HOMES = {
+    "CnnvizError": "cnnviz_core.errors",
+    "Comparison": "cnnviz.comparing",
+    "Explanation": "cnnviz.explanation",
+    "Network": "cnnviz.network",
+    "Preprocessing": "cnnviz_core.preprocessing",
+    "compare": "cnnviz.comparing",
+    "explain": "cnnviz.explaining",
+    "layers": "cnnviz.listing",
+    "load": "cnnviz.sources",
+    "methods": "cnnviz.listing",
+    "wrap": "cnnviz.network",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: Any = version("cnnviz")
+    elif name in __all__:
+        home = _HOMES.get(name, "cnnviz_core.targets")
+        value = getattr(importlib.import_module(home), name)
+    else:
+        raise AttributeError(f"module 'cnnviz' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted(__all__)

@@ -1,0 +1,117 @@
+"""``cnnviz compare``: several methods side by side, on one sheet or page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cnnviz.cli.base import (
+    FAILED,
+    PARTLY,
+    as_json,
+    error_record,
+    json_option,
+    make_folder,
+    print_error,
+    print_table,
+    progress,
+)
+from cnnviz.cli.options import (
+    MethodCommand,
+    method_parameters,
+    model_options,
+    open_network,
+    sample_options,
+)
+from cnnviz_core.errors import CnnvizError, ImageError
+
+__all__ = ["command"]
+
+
+@click.command("compare", cls=MethodCommand)
+@click.argument("pictures", nargs=-1, required=True, metavar="PICTURE...")
+@model_options
+@click.option(
+    "--method",
+    "-m",
+    "methods",
+    multiple=True,
+    help="Which; may be given several times.  All that the network can run if left out.",
+)
+@sample_options
+@click.option(
+    "--out",
+    "-o",
+    "file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default="comparison.html",
+    show_default=True,
+    help="What to write: a page (.html) or a sheet (.png, .jpg, .webp).",
+)
+@json_option
+def command(
+    pictures: tuple[str, ...],
+    model: str,
+    backend: str | None,
+    labels: str | None,
+    preprocess: str | None,
+    methods: tuple[str, ...],
+    target: str | None,
+    layer: str,
+    batch_size: int | None,
+    file: Path,
+    as_document: bool,
+    **given: Any,
+) -> None:
+    """Show side by side what several methods find in each PICTURE."""
+    from cnnviz.comparing import run_methods
+    from cnnviz.images import Picture, read_picture
+    from cnnviz.samples import samples_of
+
+    asked = {method: method_parameters(method, given) for method in methods} or None
+    read: list[Picture] = []
+    failures: list[tuple[str, CnnvizError]] = []
+    for picture in pictures:
+        try:
+            read.append(read_picture(picture))
+        except ImageError as error:
+            failures.append((picture, error))
+    document: dict[str, Any] = {
+        "failures": [{"picture": p, "error": error_record(e)} for p, e in failures]
+    }
+    if read:
+        make_folder(file.parent)
+        network = open_network(model, backend, labels, preprocess)
+        with progress():
+            samples = samples_of(network, read)
+            comparison = run_methods(network, samples, asked, target, layer, batch_size=batch_size)
+            comparison.save(file)
+        first = next(iter(comparison.explanations.values()))
+        document |= {
+            "model": network.name,
+            "framework": network.model.framework,
+            "file": str(file),
+            "pictures": first.names,
+            "targets": first.target_labels,
+            "methods": {m: {"layer": e.layer, "status": e.status} for m, e in comparison.items()},
+            "skipped": comparison.skipped,
+        }
+        if not as_document:
+            _print(document)
+    if as_document:
+        as_json(document)
+    for picture, error in failures:
+        print_error(error, picture)
+    if failures:
+        raise click.exceptions.Exit(PARTLY if read else FAILED)
+
+
+def _print(document: dict[str, Any]) -> None:
+    """Print the result as a table."""
+    rows = [(method, result["layer"] or "", "") for method, result in document["methods"].items()]
+    rows += [(method, "", f"left out: {reason}") for method, reason in document["skipped"].items()]
+    title = f"{document['model']} ({document['framework']})"
+    print_table(("method", "layer", ""), rows, title=title)
+    click.echo(f"{len(document['pictures'])} pictures, written to {document['file']}")

@@ -1,0 +1,268 @@
+"""Options that several commands take, and those that come from a method's parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from cnnviz.cli.base import Command
+from cnnviz_core.errors import ParameterError
+from cnnviz_core.parameters import Parameter, parse
+from cnnviz_core.preprocessing import Preprocessing
+from cnnviz_core.registry import get_registry
+
+__all__ = [
+    "MethodCommand",
+    "method_parameters",
+    "model_options",
+    "open_network",
+    "sample_options",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_PREFIX: Final = "method_"
+_METHODS: Final = "cnnviz.methods"
+_ELSEWHERE: Final = frozenset({"layer", "batch_size"})
+
+_IMAGENET: Final = Preprocessing(
+    size=(224, 224),
+    resize=256,
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+)
+_PRESETS: Final[Mapping[str, Preprocessing]] = {
+    "imagenet": _IMAGENET,
+    "unit": Preprocessing(),
+    "symmetric": Preprocessing(scale=1 / 127.5, mean=(1.0,)),
+    "raw": Preprocessing(scale=1.0),
+}
+
+
+class MethodCommand(Command):
+    """A command that takes the parameters of the methods named in its own arguments as options.
+
+    Parameters
+    ----------
+    method_default : tuple of str
+        The methods that are meant where none is named.
+    **kwargs
+        Handed to `Command`.
+    """
+
+    def __init__(self, *args: Any, method_default: tuple[str, ...] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.method_default = method_default
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Look at the methods first, then parse everything."""
+        ctx.meta[_METHODS] = _named_methods(args)
+        return super().parse_args(ctx, args)
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """List the command's own options and the methods'."""
+        own = super().get_params(ctx)
+        taken = {option for param in own for option in param.opts}
+        return [*own, *self._method_options(ctx, taken)]
+
+    def _method_options(self, ctx: click.Context, taken: set[str]) -> list[click.Option]:
+        """Make an option of each parameter of each method."""
+        owners: dict[str, list[tuple[str, Parameter]]] = {}
+        for method in ctx.meta.get(_METHODS) or self.method_default:
+            for parameter in get_registry().parameters(method):
+                if parameter.name not in _ELSEWHERE:
+                    owners.setdefault(parameter.name, []).append((method, parameter))
+        return [_option(name, shared, taken) for name, shared in owners.items()]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the command's own options, then the methods'."""
+        own, theirs = [], []
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None:
+                (theirs if _is_method_option(param) else own).append(record)
+        with formatter.section("Options"):
+            formatter.write_dl(own)
+        named = ctx.meta.get(_METHODS) or self.method_default
+        if theirs:
+            with formatter.section(f"Options of {', '.join(named)}"):
+                formatter.write_dl(theirs)
+        formatter.write_paragraph()
+        formatter.write_text("Name methods before --help to see their options.")
+
+
+def _named_methods(args: Sequence[str]) -> tuple[str, ...]:
+    """Find the methods among arguments of which the rest is not understood yet."""
+    option = click.Option(["--method", "-m"], multiple=True)
+    peek = click.Command("peek", params=[option], add_help_option=False)
+    settings = {"ignore_unknown_options": True, "allow_extra_args": True}
+    ctx = peek.make_context("peek", list(args), resilient_parsing=True, **settings)
+    return tuple(dict.fromkeys(ctx.params["method"] or ()))
+
+
+def _option(name: str, owners: Sequence[tuple[str, Parameter]], taken: set[str]) -> click.Option:
+    """Make one option of a parameter that one or several methods have."""
+    flag = "--" + name.replace("_", "-")
+    if flag in taken:
+        flag = f"--{owners[0][0]}-{name.replace('_', '-')}"
+    parameter = owners[0][1]
+    default = "none" if parameter.default is None else parameter.default
+    text = f"{parameter.help}  [{parameter.accepts}; default: {default}]".strip()
+    kinds = [kind.__name__ for kind in parameter.types if kind is not type(None)]
+    return click.Option([flag, _PREFIX + name], metavar="|".join(kinds).upper(), help=text)
+
+
+def _is_method_option(param: click.Parameter) -> bool:
+    """Tell a method's option from the command's own."""
+    return param.name is not None and param.name.startswith(_PREFIX)
+
+
+def method_parameters(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the parameters that were given for a method, leaving out those of others.
+
+    Parameters
+    ----------
+    method : str
+        The method's name.
+    given : mapping of str to str
+        A command's arguments beyond its own.
+
+    Returns
+    -------
+    dict of str to value
+
+    Raises
+    ------
+    ParameterError
+        If a text cannot be read as the parameter's type.
+    """
+    params = {}
+    for parameter in get_registry().parameters(method):
+        text = given.get(_PREFIX + parameter.name)
+        if text is not None:
+            params[parameter.name] = parse(parameter, text)
+    return params
+
+
+def model_options(function: F) -> F:
+    """Add the options that say which network is meant, and how it is fed."""
+    for option in (
+        click.option(
+            "--preprocess",
+            metavar="NAME|FILE",
+            help="How pictures are prepared, if not as published with the network: "
+            "imagenet, unit (0..1), symmetric (-1..1), raw (0..255), or a JSON file with the "
+            "fields of cnnviz.Preprocessing.",
+        ),
+        click.option(
+            "--labels",
+            metavar="NAME|FILE",
+            help="The classes' names: imagenet-1k, or a text file with one a line.",
+        ),
+        click.option("--backend", metavar="NAME", help="Which backend loads the network."),
+        click.option(
+            "--model",
+            "-M",
+            required=True,
+            metavar="SOURCE",
+            help="The network: torchvision:resnet50, timm:NAME, keras:NAME, a file, "
+            "package.module:function, or demo.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def sample_options(function: F) -> F:
+    """Add the options that say what is explained, and where."""
+    for option in (
+        click.option(
+            "--batch-size",
+            type=click.IntRange(1),
+            metavar="N",
+            help="How many samples go through the network at once.",
+        ),
+        click.option(
+            "--layer", "-l", default="auto", show_default=True, help="The layer to look at."
+        ),
+        click.option(
+            "--target",
+            "-t",
+            metavar="CLASS",
+            help="A class's number or name, or top-3 for the first three; the predicted class if "
+            "left out.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def open_network(
+    model: str, backend: str | None, labels: str | None, preprocess: str | None
+) -> Any:
+    """Load the network that the options name.
+
+    Parameters
+    ----------
+    model, backend, labels, preprocess : str or None
+        As typed.
+
+    Returns
+    -------
+    Network
+    """
+    from cnnviz.network import wrap
+    from cnnviz.sources import load
+
+    return wrap(
+        load(model, backend=backend),
+        labels=None if labels is None else _labels(labels),
+        preprocess=None if preprocess is None else _preprocessing(preprocess),
+    )
+
+
+def _labels(text: str) -> Any:
+    """Read class names from a file, or take the name of a list."""
+    if text == "imagenet-1k":
+        return text
+    return [line.strip() for line in _read(text, "labels").splitlines() if line.strip()]
+
+
+def _preprocessing(text: str) -> Preprocessing:
+    """Read a preprocessing from a JSON file, or take one that has a name."""
+    if text in _PRESETS:
+        return _PRESETS[text]
+    content = _read(text, "preprocess")
+    known = {field.name for field in dataclasses.fields(Preprocessing)}
+    try:
+        values = json.loads(content)
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(f"unknown field {unknown[0]!r}")
+        return Preprocessing(
+            **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        )
+    except (ValueError, TypeError) as error:
+        raise ParameterError(
+            f"{text!r} describes no preprocessing: {error}",
+            f"a JSON object with fields of {', '.join(sorted(known))}",
+            'write for instance {"size": [224, 224], "mean": [0.5], "std": [0.5]}',
+        ) from error
+
+
+def _read(path: str, option: str) -> str:
+    """Read a text file that an option names."""
+    try:
+        return Path(path).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        names = {"labels": "imagenet-1k", "preprocess": ", ".join(_PRESETS)}
+        raise ParameterError(
+            f"--{option}: {path!r} cannot be read ({type(error).__name__})",
+            f"a text file, or {names[option]}",
+            "check the path",
+        ) from error

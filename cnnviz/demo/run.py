@@ -1,0 +1,207 @@
+"""What ``cnnviz demo`` does: ask where each digit is, by every method, and compare with the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+
+from cnnviz.comparing import Comparison, run_methods
+from cnnviz.demo import Mark, network, scenes
+from cnnviz.explanation import Explanation
+from cnnviz.images import Picture
+from cnnviz.listing import methods
+from cnnviz.network import Network
+from cnnviz.samples import samples_of
+from cnnviz_core.maps import iou
+from cnnviz_core.model import Array
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["Demo", "Localisation", "differences", "draw", "localise", "run"]
+
+THRESHOLD: Final = 0.15
+"""The share of a map's maximum above which boxes are drawn (Selvaraju et al., 2017)."""
+
+_FAMILIES: Final = ("cam", "perturbation", "gradient")
+_PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = {"occlusion": {"window": 24, "stride": 8}}
+_LARGE: Final = 0.5
+_BOXED: Final = "cam"
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What one backend found.
+
+    Attributes
+    ----------
+    network : Network
+        The trained network.
+    pictures : tuple of Picture
+        A row for each digit: the scene.
+    truth : tuple of tuple of Mark
+        All digits of that scene, the one that was asked for first.
+    comparison : Comparison
+        Where each method sees that digit.
+    """
+
+    network: Network
+    pictures: tuple[Picture, ...]
+    truth: tuple[tuple[Mark, ...], ...]
+    comparison: Comparison
+
+
+class Localisation(NamedTuple):
+    """How well a method finds the digits.
+
+    Attributes
+    ----------
+    iou : ndarray (N,)
+        Of each digit, the intersection over union of the box found and the true one.
+    pointing : ndarray (N,) of bool
+        Whether the hottest pixel lies in the true box.
+    """
+
+    iou: Array
+    pointing: Array
+
+    @property
+    def mean_iou(self) -> float:
+        """The mean intersection over union."""
+        return float(self.iou.mean())
+
+    @property
+    def found(self) -> float:
+        """The share of digits whose box overlaps the true one by at least half."""
+        return float((self.iou >= _LARGE).mean())
+
+    @property
+    def hits(self) -> float:
+        """The share of digits at which the hottest pixel lies."""
+        return float(self.pointing.mean())
+
+
+def run(backend: str | None = None) -> Demo:
+    """Ask the trained network where each digit of each scene is, by every built-in method.
+
+    Parameters
+    ----------
+    backend : str, optional
+        As for `cnnviz.demo.network`.
+
+    Returns
+    -------
+    Demo
+    """
+    net = network(backend)
+    asked = [
+        (picture, (mark, *(other for other in marks if other is not mark)))
+        for picture, marks in scenes()
+        for mark in marks
+    ]
+    pictures, truth = (tuple(part) for part in zip(*asked, strict=True))
+    samples = samples_of(net, pictures)
+    targets = [marks[0].label for marks in truth]
+    chosen = {name: _PARAMETERS.get(name, {}) for name in _built_in()}
+    return Demo(net, pictures, truth, run_methods(net, samples, chosen, targets))
+
+
+def _built_in() -> list[str]:
+    """List the methods that come with cnnviz, class activation maps first."""
+    listed = [method for method in methods() if method.distribution == "cnnviz"]
+    order = {family: i for i, family in enumerate(_FAMILIES)}
+    listed.sort(key=lambda method: order.get(method.family, len(order)))
+    return [method.name for method in listed]
+
+
+def localise(explanation: Explanation, truth: Sequence[Sequence[Mark]]) -> Localisation:
+    """Compare the boxes of a method with the true ones.
+
+    Parameters
+    ----------
+    explanation : Explanation
+        A map for each digit.
+    truth : sequence of sequence of Mark
+        The digits of each row's scene, the one that was asked for first.
+
+    Returns
+    -------
+    Localisation
+    """
+    found = explanation.boxes(THRESHOLD)
+    overlap, pointing = [], []
+    for i, marks in enumerate(truth):
+        x0, y0, x1, y1 = marks[0].box
+        true = np.array([marks[0].box])
+        overlap.append(float(iou(found[i], true).max()) if len(found[i]) else 0.0)
+        heat = explanation.heatmap(i, normalise=False)
+        y, x = np.unravel_index(heat.argmax(), heat.shape)
+        pointing.append(bool(x0 <= x < x1 and y0 <= y < y1))
+    return Localisation(np.array(overlap), np.array(pointing))
+
+
+def differences(one: Comparison, other: Comparison) -> dict[str, float]:
+    """Say how far two backends are apart.
+
+    Parameters
+    ----------
+    one, other : Comparison
+        Of the same scenes.
+
+    Returns
+    -------
+    dict of str to float
+        For each method the largest difference of the raw maps, as a fraction of the largest value
+        of the same map.
+    """
+    apart = {}
+    for method in one:
+        if method in other:
+            a, b = one[method].raw, other[method].raw
+            axes = tuple(range(1, a.ndim))
+            scale = np.maximum(np.abs(a).max(axes), np.finfo(a.dtype).tiny)
+            apart[method] = float((np.abs(a - b).max(axes) / scale).max())
+    return apart
+
+
+def draw(demo: Demo) -> Image.Image:
+    """Draw the contact sheet: a row for each digit, a column for each method.
+
+    Parameters
+    ----------
+    demo : Demo
+        What was found.
+
+    Returns
+    -------
+    PIL.Image.Image
+    """
+    from cnnviz.pictures import FOUND, TRUE, Cell, Outline, contact_sheet
+
+    explanations = dict(demo.comparison)
+    scored = {method: localise(e, demo.truth) for method, e in explanations.items()}
+    boxed = _BOXED if _BOXED in explanations else next(iter(explanations))
+    rows = []
+    for i, (picture, marks) in enumerate(zip(demo.pictures, demo.truth, strict=True)):
+        first = explanations[boxed]
+        outlines = [Outline(mark.box, TRUE, mark.label) for mark in marks[:1]]
+        row = [Cell(picture.pixels, first.caption(i), outlines)]
+        for method, e in explanations.items():
+            note = "" if e.status[i] == "ok" else e.status[i]
+            row.append(Cell(e.overlay(i), f"IoU {scored[method].iou[i]:.2f}", note=note))
+        found = [Outline(tuple(map(float, b)), FOUND) for b in first.boxes(THRESHOLD)[i]]
+        true = [Outline(marks[0].box, TRUE)]
+        row.append(Cell(picture.pixels, f"IoU {scored[boxed].iou[i]:.2f}", [*true, *found]))
+        rows.append(row)
+    return contact_sheet(
+        rows,
+        column_titles=["picture", *explanations, f"box of {boxed}"],
+        row_titles=[f"where is\nthe {marks[0].label}?" for marks in demo.truth],
+        title="Digits in the wild: told which digits are there, never where",
+        footer=f"True boxes are green, boxes found are blue: above {THRESHOLD:.0%} of the maximum. "
+        f"{demo.network.model.framework}.",
+        cell=160,
+    )

@@ -1,0 +1,412 @@
+"""The front door's one verb: explain what a network says of pictures."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cnnviz.explanation import Explanation
+from cnnviz.labels import label_of
+from cnnviz.listing import plugin_of, usual_name
+from cnnviz.network import Labels, Network, Preprocess, wrap
+from cnnviz.samples import Sample, samples_of
+from cnnviz.sources import load
+from cnnviz.targeting import Asked, target_class, target_label, targets_for
+from cnnviz_core.errors import ArrayError, ParameterError, TargetError
+from cnnviz_core.explainer import Explainer, Maps, present, require
+from cnnviz_core.layers import AUTO
+from cnnviz_core.memo import MemoModel
+from cnnviz_core.model import LOGITS, OUTPUT, Array, Model
+from cnnviz_core.parameters import parameters_of
+from cnnviz_core.progress import advance
+from cnnviz_core.registry import get_registry
+from cnnviz_core.targets import (
+    Target,
+    probabilities,
+    resolve_all,
+    scores_of,
+    target_node,
+)
+
+__all__ = [
+    "BATCH",
+    "Task",
+    "batches",
+    "explain",
+    "join",
+    "make_explainers",
+    "network_of",
+    "runnable",
+]
+
+BATCH = 16
+"""How many samples go through the network at once, if nothing else is asked for."""
+
+_TOP = 5
+
+
+def explain(
+    model: Any,
+    images: Any,
+    method: str = "grad-cam",
+    target: Asked | Sequence[Asked] = None,
+    layer: str = AUTO,
+    *,
+    preprocessed: bool = False,
+    preprocess: Preprocess | None = None,
+    labels: Labels | None = None,
+    batch_size: int | None = None,
+    **params: Any,
+) -> Explanation:
+    """Explain what a network looks at in pictures.
+
+    Parameters
+    ----------
+    model : network, Network or str
+        A network of an installed framework; one that was wrapped with `wrap`, which is faster for
+        many calls; or a source for `load`, such as "torchvision:resnet50".
+    images : path, PIL image, ndarray, or sequence of these
+        Pictures of any sizes: (H, W, 3) uint8, or float in [0, 1].  With `preprocessed`, an array
+        (N, H, W, C) in the network's own value range, channels last for every framework.
+    method : str
+        Which explainer; `methods` lists them.
+    target : int, str, Target, None, or a sequence of these
+        What is explained: a class's number or label, a target such as ``Contrast(281, 207)``, None
+        for the predicted class; "top-3" explains each picture three times; a sequence has one entry
+        for each picture.
+    layer : str
+        The layer to look at, for methods that look at one; "auto" is the last with a spatial grid.
+    preprocessed : bool
+        Whether `images` is a prepared batch.
+    preprocess : Preprocessing or callable, optional
+        What is done to a picture before the network sees it, if it is not known or to be another.
+    labels : sequence of str, or "imagenet-1k", optional
+        The names of the classes, likewise.
+    batch_size : int, optional
+        How many samples go through the network at once; 16 if left out.
+    **params
+        The method's own parameters; ``cnnviz.methods()`` and ``cnnviz methods NAME`` list them.
+
+    Returns
+    -------
+    Explanation
+
+    Raises
+    ------
+    CnnvizError
+        One of its kinds: the method, layer, class, picture or parameter is unknown or does not fit,
+        or the network lacks what the method needs.
+
+    Examples
+    --------
+    >>> from cnnviz.demo import scenes
+    >>> e = explain("demo", [picture for picture, truth in scenes()][:2], "grad-cam", layer="auto")
+    >>> len(e)
+    2
+    """
+    network = network_of(model, preprocess=preprocess, labels=labels)
+    ((name, explainer),) = make_explainers({method: params}, layer, batch_size).items()
+    require(explainer.needs, network.model, name, runnable(network.model))
+    samples = samples_of(network, images, preprocessed=preprocessed)
+    parts = []
+    for task in batches(network, samples, target, batch_size):
+        parts.append(task.run(name, explainer))
+        advance(name, sum(map(len, parts)), task.total)
+    return join(parts)
+
+
+def network_of(
+    model: Any, *, preprocess: Preprocess | None = None, labels: Labels | None = None
+) -> Network:
+    """Give the network that a caller named, loaded or wrapped.
+
+    Parameters
+    ----------
+    model : network, Network or str
+        As for `explain`.
+    preprocess : Preprocessing or callable, optional
+        What is done to a picture, if not what is known.
+    labels : sequence of str, or "imagenet-1k", optional
+        The names of the classes, likewise.
+
+    Returns
+    -------
+    Network
+    """
+    if isinstance(model, (str, os.PathLike)):
+        model = load(os.fspath(model))
+    return wrap(model, preprocess=preprocess, labels=labels)
+
+
+def make_explainers(
+    methods: Mapping[str, Mapping[str, Any]], layer: str = AUTO, batch_size: int | None = None
+) -> dict[str, Explainer]:
+    """Make the explainers of methods; layer and batch size go to those that have such a field.
+
+    Parameters
+    ----------
+    methods : mapping of str to mapping
+        Each method's own parameters.
+    layer : str
+        The layer to look at, or "auto".
+    batch_size : int, optional
+        How many samples go through the network at once.
+
+    Returns
+    -------
+    dict of str to Explainer
+        By the methods' usual names, in the order given.
+
+    Raises
+    ------
+    UnknownMethodError
+        If there is no such method.
+    ParameterError
+        If a parameter is unknown or does not fit, or a layer is given and no method looks at one.
+    """
+    if batch_size is not None and batch_size < 1:
+        raise ParameterError(
+            f"batch_size is {batch_size}", "a whole number of at least 1", "pass batch_size=16"
+        )
+    registry = get_registry()
+    made: dict[str, Explainer] = {}
+    looks = False
+    for method, params in methods.items():
+        fields = {parameter.name for parameter in registry.parameters(method)}
+        looks = looks or "layer" in fields
+        shared = {"layer": None if layer == AUTO else layer, "batch_size": batch_size}
+        given = {k: v for k, v in shared.items() if v is not None and k in fields}
+        made[usual_name(method)] = registry.explainer(method, **{**given, **params})
+    if made and layer != AUTO and not looks:
+        raise ParameterError(
+            f"layer={layer!r} was given, and {' and '.join(made)} "
+            f"{'looks' if len(made) == 1 else 'look'} at no layer",
+            "no layer",
+            "leave it out, or use a method that looks at one, such as grad-cam",
+        )
+    return made
+
+
+def runnable(model: Model) -> list[str]:
+    """List the methods that a model can run.
+
+    Parameters
+    ----------
+    model : Model
+        The network.
+
+    Returns
+    -------
+    list of str
+        Sorted.
+    """
+    explainers = get_registry().explainers
+    return [name for name, spec in explainers.items() if spec.needs <= model.capabilities]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One batch: samples, a target for each, and a model that remembers what it computed.
+
+    Attributes
+    ----------
+    network : Network
+    samples : tuple of Sample
+    targets : tuple of Target
+    model : MemoModel
+        Several methods that are run on one task share their passes through the network.
+    total : int
+        How many explanations there are in all batches.
+    """
+
+    network: Network
+    samples: tuple[Sample, ...]
+    targets: tuple[Target, ...]
+    model: MemoModel
+    total: int
+
+    def run(self, method: str, explainer: Explainer) -> Explanation:
+        """Explain the batch.
+
+        Parameters
+        ----------
+        method : str
+            The method's usual name.
+        explainer : Explainer
+            The method.
+
+        Returns
+        -------
+        Explanation
+        """
+        x = np.stack([sample.x for sample in self.samples])
+        found = explainer.explain(self.model, x, self.targets)
+        self._check(method, found)
+        maps, status = present(found.raw, x.shape[1:3], found.presentation)
+        targets, scores = self._scored(found, x)
+        odds, predictions = self._classes(x, targets)
+        return Explanation(
+            maps=maps,
+            raw=found.raw,
+            scores=scores,
+            targets=targets,
+            target_labels=tuple(target_label(t, self.network.labels) for t in targets),
+            probabilities=odds,
+            predictions=predictions,
+            method=method,
+            params={
+                p.name: getattr(explainer, p.name)
+                for p in parameters_of(type(explainer))
+                if p.name != "layer"
+            },
+            layer=found.layer,
+            status=tuple(status),
+            presentation=found.presentation,
+            geometry=tuple(sample.geometry for sample in self.samples),
+            pictures=tuple(sample.pixels for sample in self.samples),
+            names=tuple(sample.name for sample in self.samples),
+            extras=found.extras,
+            provenance=_provenance(self.network, method),
+        )
+
+    def _check(self, method: str, found: Maps) -> None:
+        """Check that a method gave one map for each sample."""
+        if len(found.raw) != len(self.samples):
+            raise ArrayError(
+                f"{method} gave {len(found.raw)} maps for {len(self.samples)} samples",
+                "one map for each sample",
+                "report it to the explainer's author",
+            )
+
+    def _scored(self, found: Maps, x: Array) -> tuple[tuple[Target, ...], Array]:
+        """Give the resolved targets and their scores, also where the method did not."""
+        if found.targets and found.scores is not None:
+            return found.targets, np.asarray(found.scores)
+        node = target_node(self.targets)
+        value = self.model.forward(x, capture=() if node in (LOGITS, OUTPUT) else (node,))[node]
+        targets = found.targets or resolve_all(self.targets, value)
+        return targets, scores_of(targets, value)
+
+    def _classes(
+        self, x: Array, targets: Sequence[Target]
+    ) -> tuple[Array | None, tuple[tuple[tuple[str, float], ...], ...]]:
+        """Give the targets' probabilities and each sample's first classes, where there are any."""
+        logits = self.model.forward(x).logits
+        labels = self.network.labels
+        if logits.ndim != 2 or self.model.activation == "none":
+            return None, ()
+        if labels is not None and len(labels) != logits.shape[1]:
+            raise TargetError(
+                f"{len(labels)} labels were given for the {logits.shape[1]} classes of "
+                f"{self.network.name or 'the network'}",
+                "one label for each class",
+                "pass labels=[...] in the order of the output",
+            )
+        odds = probabilities(logits, self.model.activation)
+        first = np.argsort(-odds, axis=1, kind="stable")[:, :_TOP]
+        predictions = tuple(
+            tuple((label_of(int(i), labels), float(row[i])) for i in order)
+            for row, order in zip(odds, first, strict=True)
+        )
+        classes = [target_class(target) for target in targets]
+        chosen = [np.nan if k is None else row[k] for row, k in zip(odds, classes, strict=True)]
+        return np.array(chosen, dtype=odds.dtype), predictions
+
+
+def batches(
+    network: Network,
+    samples: Sequence[Sample],
+    target: Asked | Sequence[Asked] = None,
+    batch_size: int | None = None,
+) -> Iterator[Task]:
+    """Divide samples into batches, each with its targets.
+
+    Parameters
+    ----------
+    network : Network
+        The network.
+    samples : sequence of Sample
+        All of one shape.
+    target : int, str, Target, None, or a sequence of these
+        As for `explain`.
+    batch_size : int, optional
+        How many samples go through the network at once; 16 if left out.
+
+    Returns
+    -------
+    iterator of Task
+        In the order of the samples.
+    """
+    rows, targets = targets_for(target, len(samples), network.labels)
+    step = batch_size or BATCH
+    for start in range(0, len(rows), step):
+        chosen = slice(start, start + step)
+        yield Task(
+            network,
+            tuple(samples[i] for i in rows[chosen]),
+            tuple(targets[chosen]),
+            MemoModel(network.model),
+            len(rows),
+        )
+
+
+def join(parts: Sequence[Explanation]) -> Explanation:
+    """Make one explanation of those of several batches.
+
+    Parameters
+    ----------
+    parts : sequence of Explanation
+        Of one method and one network, in the order of the samples.
+
+    Returns
+    -------
+    Explanation
+    """
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    joined: dict[str, Any] = {
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name in ("maps", "raw", "scores")
+    }
+    if first.probabilities is not None:
+        joined["probabilities"] = np.concatenate([part.probabilities for part in parts])
+    for name in (
+        "targets",
+        "target_labels",
+        "predictions",
+        "status",
+        "geometry",
+        "pictures",
+        "names",
+    ):
+        joined[name] = tuple(each for part in parts for each in getattr(part, name))
+    joined["extras"] = {
+        name: np.concatenate([np.asarray(part.extras[name]) for part in parts])
+        for name in first.extras
+    }
+    return dataclasses.replace(first, **joined)
+
+
+def _provenance(network: Network, method: str) -> Mapping[str, str]:
+    """Say what made an explanation."""
+    import importlib.metadata
+
+    found = {"model": network.name, "framework": network.model.framework}
+    plugin = plugin_of(method)
+    if plugin is not None:
+        found["plugin"] = f"{plugin.distribution} {plugin.version}"
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        found["cnnviz"] = importlib.metadata.version("cnnviz")
+    for package in dict.fromkeys(("numpy", network.model.framework)):
+        version = getattr(sys.modules.get(package), "__version__", None)
+        if version is not None:
+            found[package] = str(version)
+    return found

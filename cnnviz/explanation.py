@@ -1,0 +1,699 @@
+"""The record of what a network looked at, and what can be done with it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cnnviz.files import replacing
+from cnnviz.pictures import (
+    ALPHA,
+    IMAGE_FORMATS,
+    draw_boxes,
+    encode,
+    overlay,
+    percent,
+    stamp,
+    write_image,
+)
+from cnnviz.preprocess import Geometry
+from cnnviz_core.errors import (
+    ArrayError,
+    MissingBackendError,
+    ParameterError,
+    ReadOnlyResultError,
+    TargetError,
+)
+from cnnviz_core.explainer import Presentation
+from cnnviz_core.model import OUTPUT, Array
+from cnnviz_core.targets import Target, target_from_dict, target_to_dict
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["STATUS_NOTES", "THRESHOLD", "Explanation", "SavedTarget", "read_only"]
+
+THRESHOLD = 0.15
+"""The share of a map's maximum above which boxes are drawn (Selvaraju et al., 2017)."""
+
+STATUS_NOTES: Mapping[str, str] = MappingProxyType(
+    {
+        "all-zero": "all zero: nothing found",
+        "all-negative": "all negative: only evidence against",
+        "non-finite": "not finite: NaN or infinity",
+    }
+)
+"""What is written on a picture whose map is not "ok"."""
+
+# Of attributions to single input values a few stand out so far that all else would look black.
+_CLIPPED = 99.0
+_FORMAT = 1
+_PER_SAMPLE = ("targets", "target_labels", "predictions", "status", "geometry", "pictures", "names")
+_ROWS = 12
+
+
+def read_only(cls: type) -> Any:
+    """Make the instances of a frozen dataclass say, when they are changed, what to do instead."""
+    cls.__setattr__ = cls.__delattr__ = _refuse  # type: ignore[assignment]
+    return cls
+
+
+def _refuse(self: object, name: str, *value: object) -> None:
+    """Refuse to change a result."""
+    raise ReadOnlyResultError(
+        f"{name!r} of {type(self).__name__} was about to be changed",
+        "a result that stays as it was computed",
+        f"make a changed copy: dataclasses.replace(result, {name}=...)",
+    )
+
+
+@dataclass(frozen=True)
+class SavedTarget:
+    """What is left in a saved file of a target of another package: its description.
+
+    Attributes
+    ----------
+    kind, description : str
+        The target's class, and what it said of itself.
+    """
+
+    kind: str
+    description: str
+
+    @property
+    def of(self) -> str:
+        """The node that the target was about; not known any more."""
+        return OUTPUT
+
+    def score(self, value: Array) -> float:
+        """Refuse: a description cannot score."""
+        raise self._error()
+
+    def gradient(self, value: Array) -> Array:
+        """Refuse: a description has no gradient."""
+        raise self._error()
+
+    def resolve(self, value: Array) -> SavedTarget:
+        """Return the description itself."""
+        return self
+
+    def _error(self) -> TargetError:
+        return TargetError(
+            f"of the target {self.description!r} only the description was saved",
+            "a target that can score",
+            f"make it anew, with the class {self.kind} of the package that defines it",
+        )
+
+    def __str__(self) -> str:
+        return self.description
+
+
+@read_only
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Explanation:
+    """What a network looked at, in N samples, by one method.
+
+    The arrays are read-only.  ``len(e)``, ``e[i]``, ``e[i:j]`` and iteration give explanations of
+    fewer samples.
+
+    Attributes
+    ----------
+    maps : ndarray (N, H, W)
+        One map for each sample at the size of the network's input, in the method's own units: not
+        normalised.
+    raw : ndarray (N, h, w) or (N, H, W, C)
+        The method's own result, signed: at the layer's size, or for each input value.
+    targets : tuple of Target
+        What was explained, resolved: a predicted class has become that class.
+    target_labels : tuple of str
+        The same in words.
+    method : str
+        The method's name.
+    geometry : tuple of Geometry
+        Where each input lies in its picture.
+    pictures : tuple of ndarray (H, W, 3) of uint8
+        The pictures as they came, of any sizes.
+    names : tuple of str
+        What the pictures are called.
+    status : tuple of str
+        "ok", or why a map shows nothing: "all-zero", "all-negative", "non-finite".
+    scores : ndarray (N,), or None
+        The targets' scores.
+    probabilities : ndarray (N,), or None
+        The probabilities of the targets' classes; NaN where a target is no class.
+    predictions : tuple of tuples of (str, float)
+        For each sample the classes that the network puts first, with their probabilities.
+    params : mapping of str to value
+        The method's parameters, all of them.
+    layer : str or None
+        The layer that was looked at.
+    presentation : Presentation
+        How the method's authors show its results.
+    extras : mapping of str to value
+        What else the method has to say; an array with N rows has one for each sample.
+    provenance : mapping of str to value
+        What made it: the network's name, the framework, versions.
+    """
+
+    maps: Array
+    raw: Array
+    targets: tuple[Target, ...]
+    target_labels: tuple[str, ...]
+    method: str
+    geometry: tuple[Geometry, ...]
+    pictures: tuple[Array, ...]
+    names: tuple[str, ...]
+    status: tuple[str, ...]
+    scores: Array | None = None
+    probabilities: Array | None = None
+    predictions: tuple[tuple[tuple[str, float], ...], ...] = ()
+    params: Mapping[str, Any] = field(default_factory=dict)
+    layer: str | None = None
+    presentation: Presentation = field(default_factory=Presentation)
+    extras: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        n = len(self.maps)
+        for name in ("maps", "raw", "scores", "probabilities"):
+            values = getattr(self, name)
+            if values is not None:
+                object.__setattr__(self, name, _frozen(values))
+        if not self.predictions:
+            object.__setattr__(self, "predictions", ((),) * n)
+        for name in _PER_SAMPLE:
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        object.__setattr__(self, "pictures", tuple(map(_frozen, self.pictures)))
+        for name in ("params", "extras", "provenance"):
+            kept = {key: _kept(value) for key, value in getattr(self, name).items()}
+            object.__setattr__(self, name, MappingProxyType(kept))
+        self._check()
+
+    def _check(self) -> None:
+        """Check that the parts are about the same samples."""
+        given = {
+            name: len(getattr(self, name))
+            for name in ("maps", "raw", "scores", "probabilities", *_PER_SAMPLE)
+            if getattr(self, name) is not None
+        }
+        if len(set(given.values())) != 1 or not len(self.maps):
+            raise ArrayError(
+                f"the parts of an explanation hold different numbers of samples: {given}",
+                "as many in each part, and at least one",
+                "give every part one entry for each sample",
+            )
+        for i, (geometry, picture) in enumerate(zip(self.geometry, self.pictures, strict=True)):
+            if (geometry.size, geometry.original) != (self.maps.shape[1:], picture.shape[:2]):
+                raise ArrayError(
+                    f"the geometry of sample {i} leads from {geometry.size} to {geometry.original}",
+                    f"from the map's size {self.maps.shape[1:]} to the picture's "
+                    f"{picture.shape[:2]}",
+                    "use the geometry that came with this picture's preparation",
+                )
+
+    def __len__(self) -> int:
+        return len(self.maps)
+
+    def __getitem__(self, i: int | slice) -> Explanation:
+        part = i
+        if not isinstance(i, slice):
+            first = self._index(i)
+            part = slice(first, first + 1)
+        elif not range(len(self))[i]:
+            raise IndexError(f"{i} takes none of the {len(self)} samples")
+        arrays = ("maps", "raw", "scores", "probabilities", *_PER_SAMPLE)
+        extras = {
+            name: value[part] if _has_rows(value, len(self)) else value
+            for name, value in self.extras.items()
+        }
+        given = {name: getattr(self, name) for name in arrays}
+        return replace(
+            self,
+            **{name: values[part] for name, values in given.items() if values is not None},
+            extras=extras,
+        )
+
+    def __iter__(self) -> Iterator[Explanation]:
+        return (self[i] for i in range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Explanation):
+            return NotImplemented
+        return all(_same(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Mapping proxies cannot be pickled; the constructor makes them anew.
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        plain = {k: dict(v) if isinstance(v, Mapping) else v for k, v in given.items()}
+        return partial(type(self), **plain), ()
+
+    def _index(self, i: int) -> int:
+        """Count a sample from the beginning, checked."""
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"sample {i} of {len(self)}, counted from 0")
+        return i % len(self)
+
+    @property
+    def signed(self) -> bool:
+        """Whether the maps have a sign, so that 0 is the middle of what they show."""
+        return self.presentation.sign == "signed"
+
+    @property
+    def fine(self) -> bool:
+        """Whether the method attributes to single input values, not to the grid of a layer."""
+        return self.raw.ndim == 4
+
+    def heatmap(self, i: int = 0, normalise: bool = True) -> Array:
+        """Give a sample's map in the original picture's coordinates.
+
+        Parameters
+        ----------
+        i : int
+            The sample.
+        normalise : bool
+            Whether to bring it to the range in which it is shown: signed maps to [-1, 1] with 0
+            kept, others to [0, 1].  Attributions to single input values are clipped at the 99th
+            percentile of their magnitudes first.  Otherwise the method's own units remain.
+
+        Returns
+        -------
+        ndarray (H, W)
+            At the picture's size; 0 where the network did not see the picture, and all zero if
+            `normalise` and the map's status is not "ok".
+        """
+        from cnnviz_core import maps
+
+        i = self._index(i)
+        upsample = self.presentation.upsample
+        if not normalise:
+            return self.geometry[i].map_to_original(self.maps[i], upsample)
+        if self.status[i] != "ok":
+            return np.zeros(self.geometry[i].original, dtype=self.maps.dtype)
+        map = self.maps[i : i + 1]
+        if self.fine:
+            clipped = maps.percentile_clip(map, _CLIPPED)
+            map = clipped if clipped.any() else map
+        heat = self.geometry[i].map_to_original(map[0], upsample)[None]
+        if self.signed:
+            return maps.symmetric(heat)[0]
+        return maps.scale_to_max(maps.relu(heat))[0]
+
+    def boxes(self, threshold: float = THRESHOLD, *, largest: bool = True) -> list[Array]:
+        """Find boxes around what is hot, in the original pictures' coordinates.
+
+        Parameters
+        ----------
+        threshold : float
+            The share of the maximum, in [0, 1], that a pixel must exceed.  Of signed maps the
+            positive part counts.
+        largest : bool
+            Whether to keep only the box of the largest connected component.
+
+        Returns
+        -------
+        list of ndarray (k, 4) of int
+            One for each sample: (x0, y0, x1, y1), half-open, in pixels; empty where nothing is hot.
+
+        Raises
+        ------
+        ParameterError
+            If the threshold is not in [0, 1].
+        """
+        return [self._boxes(i, threshold, largest) for i in range(len(self))]
+
+    def _boxes(self, i: int, threshold: float, largest: bool) -> Array:
+        """Find the boxes of one sample."""
+        from cnnviz_core import maps
+
+        if self.status[i] != "ok":
+            return np.zeros((0, 4), dtype=np.int64)
+        return maps.boxes_of(self.heatmap(i, normalise=False), threshold, largest=largest)
+
+    def overlay(
+        self,
+        i: int = 0,
+        *,
+        alpha: float = ALPHA,
+        colours: str | None = None,
+        boxes: bool = False,
+        threshold: float = THRESHOLD,
+    ) -> Image.Image:
+        """Lay a sample's map over its picture.
+
+        Parameters
+        ----------
+        i : int
+            The sample.
+        alpha : float
+            From 0, the picture as it is, to 1, the hottest places hide it.
+        colours : str, optional
+            The name of a colour map; see `cnnviz.colours.colourise`.
+        boxes : bool
+            Whether to draw the box that `boxes` finds.
+        threshold : float
+            For the box.
+
+        Returns
+        -------
+        PIL.Image.Image
+            Of the original picture's size.  A status other than "ok" is written on it.
+        """
+        i = self._index(i)
+        image = overlay(
+            self.pictures[i],
+            self.heatmap(i),
+            alpha=alpha,
+            colours=colours,
+            signed=self.signed,
+            fine=self.fine,
+        )
+        if boxes:
+            image = draw_boxes(image, self._boxes(i, threshold, True))
+        return stamp(image, self.note(i)) if self.note(i) else image
+
+    def caption(self, i: int = 0) -> str:
+        """Say in a few words what a sample's map is about.
+
+        Parameters
+        ----------
+        i : int
+            The sample.
+
+        Returns
+        -------
+        str
+            The target and, where it is a class, its probability: "tiger cat 55 %".
+        """
+        i = self._index(i)
+        label = self.target_labels[i]
+        if self.probabilities is None or np.isnan(self.probabilities[i]):
+            return label
+        return f"{label} {percent(self.probabilities[i])}"
+
+    def note(self, i: int = 0) -> str:
+        """Say why a sample's map shows nothing; empty where it is "ok".
+
+        Parameters
+        ----------
+        i : int
+            The sample.
+
+        Returns
+        -------
+        str
+        """
+        status = self.status[self._index(i)]
+        return "" if status == "ok" else STATUS_NOTES.get(status, status)
+
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        boxes: bool = False,
+        threshold: float = THRESHOLD,
+    ) -> Path:
+        """Write it to a file, whole or not at all.
+
+        Parameters
+        ----------
+        path : path
+            The suffix says as what: ".png" or ".jpg" (the overlay of one sample, or a
+            sheet of several), ".html" (a page that stands alone), ".npz" (everything, for `load`).
+        boxes : bool
+            Whether to draw boxes; a file of numbers has none.
+        threshold : float
+            For the boxes.
+
+        Returns
+        -------
+        pathlib.Path
+            Where it was written.
+
+        Raises
+        ------
+        ParameterError
+            If the suffix is unknown, or nothing can be written there.
+        """
+        from cnnviz import report
+
+        target = Path(path).expanduser()
+        suffix = target.suffix.lower()
+        if suffix == ".npz":
+            with replacing(target) as file:
+                np.savez_compressed(file, **self._as_arrays())
+        elif suffix == ".html":
+            report.write_report({self.method: self}, target, boxes=boxes, threshold=threshold)
+        elif suffix not in IMAGE_FORMATS:
+            raise ParameterError(
+                f"{target.name!r} does not say as what to save it",
+                f"a name that ends in {', '.join(IMAGE_FORMATS)}, .html or .npz",
+                f"save it as {target.with_suffix('.png').name!r}" if target.stem else "name a file",
+            )
+        elif len(self) == 1:
+            write_image(self.overlay(boxes=boxes, threshold=threshold), target)
+        else:
+            sheet = report.sheet({self.method: self}, boxes=boxes, threshold=threshold)
+            write_image(sheet, target)
+        return target
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Explanation:
+        """Read what was saved as ".npz".
+
+        Parameters
+        ----------
+        path : path
+            A file that `save` wrote.
+
+        Returns
+        -------
+        Explanation
+            Equal to the one that was saved; of a target of another package the description is left.
+
+        Raises
+        ------
+        ParameterError
+            If there is no such file, or it is another.
+        """
+        source = Path(path).expanduser()
+        try:
+            with np.load(source, allow_pickle=False) as file:
+                return cls._of_arrays({name: file[name] for name in file.files})
+        except FileNotFoundError:
+            raise ParameterError(
+                f"there is no file {source}", "a file that Explanation.save wrote", "check the path"
+            ) from None
+        # NumPy and zipfile raise all sorts of exceptions on other files.
+        except Exception as error:
+            raise ParameterError(
+                f"{source} holds no explanation: {error}",
+                "an .npz file that Explanation.save wrote",
+                "check the path; pictures and pages cannot be loaded back",
+            ) from error
+
+    def _as_arrays(self) -> dict[str, Array]:
+        """Give everything as arrays; what is none goes into one of them as JSON."""
+        arrays: dict[str, Array] = {"maps": self.maps, "raw": self.raw}
+        for name in ("scores", "probabilities"):
+            if getattr(self, name) is not None:
+                arrays[name] = getattr(self, name)
+        # A picture that is explained for several classes is stored once.
+        distinct = {id(picture): picture for picture in self.pictures}
+        order = {key: k for k, key in enumerate(distinct)}
+        arrays |= {f"picture/{k}": picture for k, picture in enumerate(distinct.values())}
+        others: dict[str, Any] = {}
+        for name, value in self.extras.items():
+            if isinstance(value, np.ndarray):
+                arrays[f"extra/{name}"] = value
+            else:
+                others[name] = value
+        text = {
+            "format": _FORMAT,
+            "method": self.method,
+            "layer": self.layer,
+            "params": dict(self.params),
+            "provenance": dict(self.provenance),
+            "presentation": asdict(self.presentation),
+            "targets": [_target_to_dict(target) for target in self.targets],
+            "target_labels": self.target_labels,
+            "predictions": self.predictions,
+            "status": self.status,
+            "geometry": [geometry.to_dict() for geometry in self.geometry],
+            "pictures": [order[id(picture)] for picture in self.pictures],
+            "names": self.names,
+            "extras": others,
+        }
+        return {**arrays, "explanation": np.array(json.dumps(text, default=_plain))}
+
+    @classmethod
+    def _of_arrays(cls, arrays: Mapping[str, Array]) -> Explanation:
+        """Make the explanation that `_as_arrays` gave."""
+        text = json.loads(str(arrays["explanation"]))
+        if text["format"] != _FORMAT:
+            raise ValueError(f"it is of format {text['format']}, and this version reads {_FORMAT}")
+        distinct = {
+            int(name.removeprefix("picture/")): _frozen(pixels)
+            for name, pixels in arrays.items()
+            if name.startswith("picture/")
+        }
+        saved = {
+            name.removeprefix("extra/"): values
+            for name, values in arrays.items()
+            if name.startswith("extra/")
+        }
+        return cls(
+            maps=arrays["maps"],
+            raw=arrays["raw"],
+            scores=arrays.get("scores"),
+            probabilities=arrays.get("probabilities"),
+            targets=tuple(map(_target_from_dict, text["targets"])),
+            target_labels=text["target_labels"],
+            predictions=tuple(tuple((k, p) for k, p in each) for each in text["predictions"]),
+            method=text["method"],
+            params=text["params"],
+            layer=text["layer"],
+            status=text["status"],
+            presentation=Presentation(**text["presentation"]),
+            geometry=tuple(map(Geometry.from_dict, text["geometry"])),
+            pictures=tuple(distinct[k] for k in text["pictures"]),
+            names=text["names"],
+            extras={**saved, **text["extras"]},
+            provenance=text["provenance"],
+        )
+
+    def to_xarray(self) -> Any:
+        """Give the numbers as an xarray Dataset, with the samples and pixels named.
+
+        Returns
+        -------
+        xarray.Dataset
+            The variables "maps" (sample, y, x), "raw", "scores" and "probabilities", the
+            coordinates "name", "target" and "status" of the samples, and the method in the
+            attributes.
+
+        Raises
+        ------
+        MissingBackendError
+            If xarray is not installed.
+        """
+        try:
+            import xarray
+        except ImportError:
+            raise MissingBackendError(
+                "xarray is not installed",
+                "xarray, for results with named axes",
+                "pip install 'cnnviz[xarray]'",
+            ) from None
+        axes = ("row", "column") if self.raw.ndim == 3 else ("y", "x", "channel")
+        variables: dict[str, Any] = {
+            "maps": (("sample", "y", "x"), self.maps),
+            "raw": (("sample", *axes), self.raw),
+        }
+        for name in ("scores", "probabilities"):
+            if getattr(self, name) is not None:
+                variables[name] = ("sample", getattr(self, name))
+        return xarray.Dataset(
+            variables,
+            coords={
+                "name": ("sample", list(self.names)),
+                "target": ("sample", list(self.target_labels)),
+                "status": ("sample", list(self.status)),
+            },
+            attrs={"method": self.method, "layer": self.layer or "", **self.params},
+        )
+
+    def __repr__(self) -> str:
+        where = f" at {self.layer}" if self.layer else ""
+        n = len(self)
+        head = f"<Explanation by {self.method}{where}, {n} sample{'s' if n > 1 else ''}>"
+        shown = range(min(n, _ROWS))
+        wide = max(len(self.names[i]) for i in shown)
+        lines = [f"{i:>3}  {self.names[i]:<{wide}}  {self._described(i)}" for i in shown]
+        rest = [f"     and {n - _ROWS} more"] if n > _ROWS else []
+        return "\n".join([head, *lines, *rest])
+
+    def _described(self, i: int) -> str:
+        """Describe a sample's result in a line."""
+        parts = [self.caption(i)]
+        if self.scores is not None:
+            parts.append(f"score {self.scores[i]:.4g}")
+        if self.status[i] != "ok":
+            parts.append(f"({self.status[i]})")
+        return "  ".join(parts)
+
+    def _repr_png_(self) -> bytes:
+        from cnnviz import report
+
+        return encode(self.overlay() if len(self) == 1 else report.sheet({self.method: self}))
+
+    def _repr_html_(self) -> str:
+        from cnnviz import report
+
+        return report.html_fragment({self.method: self})
+
+
+def _frozen(values: Any) -> Array:
+    """Give a read-only array, a copy unless it is one already."""
+    array = np.asarray(values)
+    if array.flags.writeable:
+        array = array.copy()
+        array.flags.writeable = False
+    return array
+
+
+def _kept(value: Any) -> Any:
+    """Give a value as it is kept: arrays read-only, NumPy's scalars and objects as Python's."""
+    if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.dtype == object):
+        return value.tolist()
+    return _frozen(value) if isinstance(value, np.ndarray) else value
+
+
+def _has_rows(value: Any, n: int) -> bool:
+    """Say whether a value has one entry for each of n samples."""
+    return (
+        isinstance(value, (np.ndarray, list, tuple))
+        and getattr(value, "ndim", 1) > 0
+        and len(value) == n
+    )
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Compare by value; NaN equals NaN, and a tuple a list."""
+    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+        a, b = np.asarray(a), np.asarray(b)
+        numbers = a.dtype.kind in "fc"
+        return a.dtype == b.dtype and np.array_equal(a, b, equal_nan=numbers)
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return a.keys() == b.keys() and all(_same(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        return len(a) == len(b) and all(map(_same, a, b))
+    return bool(a == b) or (a != a and b != b)
+
+
+def _plain(value: Any) -> Any:
+    """Give a value as one that JSON knows."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return dict(value)
+    return str(value)
+
+
+def _target_to_dict(target: Target) -> dict[str, Any]:
+    """Give a target as JSON values, also one that was read from a file."""
+    return asdict(target) if isinstance(target, SavedTarget) else target_to_dict(target)
+
+
+def _target_from_dict(values: Mapping[str, Any]) -> Target:
+    """Make a target, or what is left of it."""
+    return SavedTarget(**values) if "description" in values else target_from_dict(values)

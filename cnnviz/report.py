@@ -1,0 +1,367 @@
+"""Results as sheets and pages: pictures in rows, methods in columns."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cnnviz.colours import colourise
+from cnnviz.files import replacing
+from cnnviz.pictures import (
+    ALPHA,
+    FINE,
+    SMOOTH,
+    Cell,
+    Outline,
+    as_image,
+    contact_sheet,
+    encode,
+    heat_layer,
+    overlay,
+    percent,
+)
+from cnnviz_core.errors import ArrayError
+from cnnviz_core.model import Array
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from cnnviz.explanation import Explanation
+
+__all__ = ["html_fragment", "render_report", "sheet", "write_report"]
+
+Explanations = Mapping[str, "Explanation"]
+
+# Pages show pictures no larger than this; heat is smooth, so that it needs fewer pixels.
+_PHOTO, _HEAT, _THUMBNAIL = 640, 336, 280
+# Of pictures this small the pixels are shown.
+_TINY = 64
+_FRAGMENT_ROWS = 12
+
+
+def sheet(
+    explanations: Explanations,
+    *,
+    skipped: Mapping[str, str] | None = None,
+    boxes: bool = False,
+    threshold: float = 0.15,
+    title: str = "",
+    cell: int | None = None,
+) -> Image.Image:
+    """Arrange explanations in a picture: a row for each sample, a column for each method.
+
+    Parameters
+    ----------
+    explanations : mapping of str to Explanation
+        By method, all over the same samples.  A single one is shown as heat and as overlay.
+    skipped : mapping of str to str, optional
+        Methods that could not run, each with the reason.
+    boxes : bool
+        Whether to draw the box around what is hot.
+    threshold : float
+        For the box.
+    title : str
+        Above the grid.
+    cell : int, optional
+        The longer side of a picture on the sheet, in pixels.
+
+    Returns
+    -------
+    PIL.Image.Image
+        RGB.
+
+    Raises
+    ------
+    ArrayError
+        If the explanations are not about the same pictures.
+    """
+    first = _first(explanations)
+    single = len(explanations) == 1
+    titles = ["picture", "map", *explanations] if single else ["picture", *explanations]
+    side = cell or (256 if len(titles) < 5 else 208 if len(titles) < 7 else 176)
+    rows = []
+    for i, picture in enumerate(first.pictures):
+        row = [Cell(picture, _seen(first, i))]
+        for e in explanations.values():
+            pixels, heat = _reduced(e, i, side)
+            if single:
+                row.append(Cell(colourise(heat, signed=e.signed)))
+            found = e[i].boxes(threshold)[0] * (pixels.shape[0] / picture.shape[0]) if boxes else ()
+            image = overlay(pixels, heat, signed=e.signed, fine=e.fine)
+            row.append(Cell(image, outlines=[Outline(box) for box in found], note=e.note(i)))
+        rows.append(row)
+    return contact_sheet(
+        rows,
+        column_titles=titles,
+        row_titles=first.names,
+        title=title or _title(first),
+        footer="\n".join(_footer(explanations, skipped or {})),
+        cell=side,
+    )
+
+
+def write_report(
+    explanations: Explanations,
+    path: str | os.PathLike[str],
+    *,
+    skipped: Mapping[str, str] | None = None,
+    boxes: bool = True,
+    threshold: float = 0.15,
+    title: str = "",
+) -> None:
+    """Write explanations as a page that stands alone.
+
+    Parameters
+    ----------
+    explanations : mapping of str to Explanation
+        By method, all over the same samples.
+    path : path
+        The file to write.
+    skipped, boxes, threshold, title
+        See `render_report`.
+
+    Raises
+    ------
+    ArrayError
+        If the explanations are not about the same pictures.
+    ParameterError
+        If nothing can be written there.
+    """
+    page = render_report(
+        explanations, skipped=skipped, boxes=boxes, threshold=threshold, title=title
+    )
+    with replacing(path) as file:
+        file.write(page.encode())
+
+
+def render_report(
+    explanations: Explanations,
+    *,
+    skipped: Mapping[str, str] | None = None,
+    boxes: bool = True,
+    threshold: float = 0.15,
+    title: str = "",
+) -> str:
+    """Make a page of explanations that needs no other file and no network.
+
+    Parameters
+    ----------
+    explanations : mapping of str to Explanation
+        By method, all over the same samples.
+    skipped : mapping of str to str, optional
+        Methods that could not run, each with the reason.
+    boxes : bool
+        Whether the boxes around what is hot are shown at first; the reader can turn them off.
+    threshold : float
+        For the boxes.
+    title : str
+        The page's title.
+
+    Returns
+    -------
+    str
+        HTML.
+
+    Raises
+    ------
+    ArrayError
+        If the explanations are not about the same pictures.
+    """
+    first = _first(explanations)
+    return _template("report.html").render(
+        title=title or _title(first),
+        methods=[
+            {"name": method, "layer": e.layer, "params": _said(e.params)}
+            for method, e in explanations.items()
+        ],
+        samples=[_sample(explanations, i, threshold) for i in range(len(first))],
+        skipped=dict(skipped or {}),
+        provenance=_said(first.provenance),
+        alpha=ALPHA,
+        looks={"smooth": SMOOTH, "fine": FINE},
+        threshold=f"{100 * threshold:g}",
+        boxes=boxes,
+    )
+
+
+def html_fragment(explanations: Explanations, *, skipped: Mapping[str, str] | None = None) -> str:
+    """Make a piece of HTML for a notebook: the first samples, small.
+
+    Parameters
+    ----------
+    explanations : mapping of str to Explanation
+        By method, all over the same samples.
+    skipped : mapping of str to str, optional
+        Methods that could not run, each with the reason.
+
+    Returns
+    -------
+    str
+        HTML without style sheets or scripts.
+
+    Raises
+    ------
+    ArrayError
+        If the explanations are not about the same pictures.
+    """
+    first = _first(explanations)
+    shown = range(min(len(first), _FRAGMENT_ROWS))
+    samples = [
+        {
+            "name": first.names[i],
+            "caption": _seen(first, i),
+            "tiny": max(first.pictures[i].shape) <= _TINY,
+            "figures": [
+                {"method": method, "source": _thumbnail(e, i), "note": e.note(i)}
+                for method, e in explanations.items()
+            ],
+        }
+        for i in shown
+    ]
+    return _template("fragment.html").render(
+        samples=samples,
+        methods=_footer(explanations, {}),
+        more=len(first) - len(samples),
+        skipped=dict(skipped or {}),
+    )
+
+
+def _first(explanations: Explanations) -> Explanation:
+    """Give the first explanation, when all are about the same pictures."""
+    names = {method: list(e.names) for method, e in explanations.items()}
+    if not names or any(each != next(iter(names.values())) for each in names.values()):
+        raise ArrayError(
+            f"the explanations are about different pictures: {names}"
+            if names
+            else "no explanation was given",
+            "at least one, all over the same samples",
+            "make them with cnnviz.compare",
+        )
+    return next(iter(explanations.values()))
+
+
+def _sample(explanations: Explanations, i: int, threshold: float) -> dict[str, Any]:
+    """Say what a page shows of one sample."""
+    first = _first(explanations)
+    height, width = first.pictures[i].shape[:2]
+    return {
+        "name": first.names[i],
+        "width": width,
+        "height": height,
+        "tiny": max(width, height) <= _TINY,
+        "photo": _photo(as_image(first.pictures[i]), _PHOTO),
+        "target": first.caption(i),
+        "score": "" if first.scores is None else f"{first.scores[i]:.4g}",
+        "predictions": [(label, 100 * share) for label, share in first.predictions[i]],
+        "figures": [
+            _figure(method, e, i, threshold, alone=len(explanations) == 1)
+            for method, e in explanations.items()
+        ],
+    }
+
+
+def _figure(method: str, e: Explanation, i: int, threshold: float, alone: bool) -> dict[str, Any]:
+    """Say what a page shows of one method on one sample."""
+    _, heat = _reduced(e, i, _HEAT)
+    return {
+        "method": method,
+        "fine": e.fine,
+        "heat": _data_uri(heat_layer(heat, alpha=1.0, signed=e.signed, fine=e.fine)),
+        "map": _data_uri(colourise(heat, signed=e.signed)) if alone else "",
+        "note": e.note(i),
+        "boxes": [box.tolist() for box in e[i].boxes(threshold)[0]],
+    }
+
+
+def _thumbnail(e: Explanation, i: int) -> str:
+    """Give a small overlay as a data URI."""
+    pixels, heat = _reduced(e, i, _THUMBNAIL)
+    return _photo(overlay(pixels, heat, signed=e.signed, fine=e.fine), _THUMBNAIL)
+
+
+def _reduced(e: Explanation, i: int, most: int) -> tuple[Array, Array]:
+    """Give a picture and its heat, both made smaller where they have more pixels than are shown."""
+    from PIL import Image
+
+    picture, heat = as_image(e.pictures[i]), e.heatmap(i)
+    scale = most / max(picture.size)
+    if scale < 1:
+        size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+        picture = picture.resize(size, Image.Resampling.LANCZOS)
+        layer = Image.fromarray(heat.astype(np.float32))
+        heat = np.asarray(layer.resize(size, Image.Resampling.BILINEAR))
+    return np.asarray(picture), heat
+
+
+def _seen(e: Explanation, i: int) -> str:
+    """Say what the network takes a picture for, and what is explained if that is another class."""
+    asked = e.caption(i)
+    if not e.predictions[i]:
+        return asked
+    label, share = e.predictions[i][0]
+    seen = f"{label} {percent(share)}"
+    return seen if label == e.target_labels[i] else f"{seen}\nexplained: {asked}"
+
+
+def _title(e: Explanation) -> str:
+    """Title a page."""
+    return f"What {e.provenance.get('model') or 'the network'} looks at"
+
+
+def _footer(explanations: Explanations, skipped: Mapping[str, str]) -> list[str]:
+    """Say how methods were run, where there is something to say, and which were not."""
+    lines = []
+    for method, e in explanations.items():
+        how = [f"layer {e.layer}"] if e.layer else []
+        how += [f"{name} {value}" for name, value in _said(e.params).items()]
+        lines += [f"{method}: {', '.join(how)}"] if how else []
+    return lines + [f"not run: {method}: {reason}" for method, reason in skipped.items()]
+
+
+def _said(values: Mapping[str, Any]) -> dict[str, str]:
+    """Write values as they are read."""
+    return {
+        name: "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+        for name, value in values.items()
+    }
+
+
+def _photo(image: Image.Image, most: int) -> str:
+    """Give a photograph as a data URI, no larger than a page needs."""
+    from PIL import Image
+
+    if max(image.size) <= _TINY:
+        return _uri(encode(image), "png")
+    image = image.copy()
+    image.thumbnail((most, most), Image.Resampling.LANCZOS)
+    return _uri(encode(image, "JPEG"), "jpeg")
+
+
+def _data_uri(pixels: Array) -> str:
+    """Give pixels, with or without opacity, as a data URI."""
+    from PIL import Image
+
+    return _uri(encode(Image.fromarray(pixels)), "png")
+
+
+def _uri(content: bytes, kind: str) -> str:
+    """Give a picture's file as a data URI."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _template(name: str) -> Any:
+    """Load a template."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("cnnviz", "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template(name)

@@ -1,0 +1,345 @@
+from __future__ import annotations
+
+import json
+import textwrap
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+import cnnviz
+from cnnviz.cli import main
+from cnnviz_core.registry import get_registry
+
+NETWORK = """
+    import cnnviz
+    from cnnviz_core.testing.nets import NETS
+    from cnnviz_core.testing.reference import ReferenceModel
+
+    def plain():
+        return cnnviz.wrap(
+            ReferenceModel(NETS["plain"]()),
+            preprocess=cnnviz.Preprocessing(size=(12, 9)),
+            labels=("ant", "bee", "cat", "dog", "big cat"),
+            name="plain",
+        )
+
+    def bare():
+        return ReferenceModel(NETS["plain"]())
+
+    def smooth():
+        return ReferenceModel(NETS["smooth"]())
+"""
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Run the command in a folder with networks and pictures."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cli_networks.py").write_text(textwrap.dedent(NETWORK))
+    rng = np.random.default_rng(5)
+    (tmp_path / "sub").mkdir()
+    for name in ("a.png", "b.png", "sub/a.png"):
+        Image.fromarray(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)).save(tmp_path / name)
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    monkeypatch.delitem(__import__("sys").modules, "cli_networks", raising=False)
+
+    def run(*arguments):
+        return CliRunner().invoke(main, [str(a) for a in arguments], catch_exceptions=False)
+
+    return run
+
+
+MODEL = ("--model", "cli_networks:plain")
+
+
+def files(folder):
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_a_file_for_each_picture_and_method(run, tmp_path):
+    done = run(
+        *("explain", "a.png", "b.png", *MODEL, "-m", "grad-cam", "-m", "saliency"),
+        *("--out", "new/out", "--boxes"),
+    )
+    assert done.exit_code == 0, done.output
+    assert files(tmp_path / "new/out") == [
+        "a-grad-cam.png",
+        "a-saliency.png",
+        "b-grad-cam.png",
+        "b-saliency.png",
+    ]
+    with Image.open(tmp_path / "new/out/a-grad-cam.png") as overlay:
+        assert overlay.size == (30, 20)
+    for word in ("a.png", "saliency", "relu2", "plain (numpy)"):
+        assert word in done.stdout
+
+
+def test_the_files_are_what_the_library_makes(run, tmp_path):
+    done = run("explain", "a.png", *MODEL, "-t", "cat", "-f", "npz", "-f", "png", "--boxes")
+    assert done.exit_code == 0, done.output
+    network = cnnviz.load("cli_networks:plain")
+    e = cnnviz.explain(network, "a.png", target="cat")
+    assert cnnviz.Explanation.load("a-grad-cam-cat.npz") == e
+    with Image.open("a-grad-cam-cat.png") as written:
+        np.testing.assert_array_equal(np.asarray(written), np.asarray(e.overlay(boxes=True)))
+
+
+def test_top_k_writes_a_file_for_each_class(run, tmp_path):
+    done = run("explain", "a.png", *MODEL, "--target", "top-5", "--out", "out", "--json")
+    results = json.loads(done.stdout)["results"]
+    assert [r["target"] for r in results] == [p["label"] for p in results[0]["predictions"]]
+    names = {f"a-grad-cam-{label}.png" for label in ("ant", "bee", "cat", "dog", "big-cat")}
+    assert set(files(tmp_path / "out")) == names
+
+
+def test_pictures_of_one_name_do_not_overwrite_each_other(run, tmp_path):
+    Image.open("a.png").save("a.jpg")
+    done = run("explain", "a.png", "sub/a.png", "a.jpg", *MODEL, "--out", "out", "--json")
+    assert done.exit_code == 0
+    written = [f for r in json.loads(done.stdout)["results"] for f in r["files"]]
+    assert len(set(written)) == 3
+    assert files(tmp_path / "out") == ["a-2-grad-cam.png", "a-3-grad-cam.png", "a-grad-cam.png"]
+
+
+def test_json_is_one_document(run):
+    done = run("explain", "a.png", "broken.png", *MODEL, "-m", "occlusion", "--json")
+    assert done.exit_code == 3
+    document = json.loads(done.stdout)
+    (result,) = document["results"]
+    e = cnnviz.explain(cnnviz.load("cli_networks:plain"), "a.png", "occlusion")
+    assert result["target"] == e.target_labels[0]
+    assert result["score"] == pytest.approx(float(e.scores[0]))
+    assert result["probability"] == pytest.approx(float(e.probabilities[0]))
+    assert result["boxes"] == e.boxes()[0].tolist()
+    assert result["params"]["fill"] == "mean"
+    (failure,) = document["failures"]
+    assert failure["picture"] == "broken.png"
+    assert failure["error"]["type"] == "ImageError"
+
+
+def test_one_bad_picture_does_not_stop_the_others(run, tmp_path):
+    done = run("explain", "broken.png", "a.png", "missing.png", *MODEL, "--out", "out")
+    assert done.exit_code == 3
+    assert files(tmp_path / "out") == ["a-grad-cam.png"]
+    assert "broken.png" in done.stderr
+    assert "missing.png" in done.stderr
+    assert run("explain", "broken.png", "missing.png", *MODEL).exit_code == 1
+
+
+def test_options_come_from_the_methods(run):
+    text = run("explain", "--method", "occlusion", "--help").stdout
+    assert "Options of occlusion" in text
+    for parameter in get_registry().parameters("occlusion"):
+        assert f"--{parameter.name.replace('_', '-')}" in text
+    assert "--window" not in run("explain", "--help").stdout
+    both = run("explain", "-m", "grad-cam", "-mocclusion", "--help").stdout
+    assert "Options of grad-cam, occlusion" in both
+
+
+def test_options_reach_the_method(run):
+    done = run(
+        *("explain", "a.png", *MODEL, "--json", "-m", "grad-cam", "--method=occlusion"),
+        *("--window", "3", "--stride", "2", "--fill", "0.5", "--batch-size", "7"),
+    )
+    assert done.exit_code == 0, done.output
+    cam, occlusion = json.loads(done.stdout)["results"]
+    assert "window" not in cam["params"]
+    assert occlusion["params"] == {"window": 3, "stride": 2, "fill": 0.5, "batch_size": 7}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind"),
+    [
+        (("-m", "grad-cma"), "UnknownMethodError"),
+        (("-m", "grad-cma", "--widow", "3"), "UnknownMethodError"),
+        (("-l", "conv9"), "UnknownLayerError"),
+        (("-t", "mouse"), "UnknownClassError"),
+        (("-t", "9"), "UnknownClassError"),
+        (("-m", "saliency", "-l", "conv1"), "ParameterError"),
+        (("-m", "occlusion", "--window", "wide"), "ParameterError"),
+        (("-m", "occlusion", "--window", "0"), "ParameterError"),
+        (("--labels", "nowhere.txt"), "ParameterError"),
+        (("--preprocess", "nowhere.json"), "ParameterError"),
+        (("--out", "a.png/sub"), "ParameterError"),
+    ],
+)
+def test_errors_are_explained(run, arguments, kind):
+    done = run("explain", "a.png", *MODEL, *arguments)
+    assert done.exit_code == 1
+    assert done.stdout == ""
+    assert "what to do:" in done.stderr
+    assert "Traceback" not in done.stderr
+    done = run("explain", "a.png", *MODEL, *arguments, "--json")
+    assert done.exit_code == 1
+    assert json.loads(done.stdout)["error"]["type"] == kind
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("explain",),
+        ("explain", "a.png"),
+        ("explain", "a.png", *MODEL, "--widow", "3"),
+        ("explain", "a.png", *MODEL, "--threshold", "1"),
+        ("explain", "a.png", *MODEL, "--format", "gif"),
+        ("explian",),
+        ("compare", *MODEL),
+        ("layers",),
+    ],
+)
+def test_mistyped_commands_are_usage_errors(run, arguments):
+    done = run(*arguments)
+    assert done.exit_code == 2
+    assert "Usage:" in done.stderr
+
+
+def test_an_unknown_source_lists_what_there_is(run):
+    done = run("explain", "a.png", "--model", "torchvison:resnet50")
+    assert done.exit_code == 1
+    assert "torchvision:resnet50" in done.stderr
+    assert "demo" in done.stderr
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_warning_is_one_line(run):
+    done = run("explain", "a.png", "--model", "cli_networks:bare")
+    assert done.exit_code == 0
+    assert len([line for line in done.stderr.splitlines() if line]) == 1
+    assert done.stderr.startswith("warning: the preprocessing of bare is not known")
+
+
+def test_labels_and_preprocessing_can_be_given(run, tmp_path):
+    (tmp_path / "names.txt").write_text("v\nw\nx\ny\nz\n")
+    (tmp_path / "how.json").write_text('{"size": [12, 9], "mean": [0.5], "std": [0.5]}')
+    given = ("--model", "cli_networks:bare", "--labels", "names.txt", "--json")
+    done = run("explain", "a.png", *given, "--preprocess", "how.json")
+    assert done.exit_code == 0
+    assert done.stderr == ""
+    document = json.loads(done.stdout)
+    steps = cnnviz.Preprocessing(size=(12, 9), mean=(0.5,), std=(0.5,))
+    network = cnnviz.load("cli_networks:bare")
+    e = cnnviz.explain(network, "a.png", preprocess=steps)
+    assert document["results"][0]["score"] == pytest.approx(float(e.scores[0]))
+    assert document["results"][0]["target"] in "vwxyz"
+    unit = run("explain", "a.png", *given, "--preprocess", "unit")
+    assert unit.stderr == ""
+    (tmp_path / "how.json").write_text('{"sise": [12, 9]}')
+    assert (
+        "unknown field 'sise'" in run("explain", "a.png", *given, "--preprocess", "how.json").stderr
+    )
+
+
+def test_compare_writes_one_file(run, tmp_path):
+    done = run("compare", "a.png", "b.png", *MODEL, "--out", "new/both.html")
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "new/both.html").read_text(encoding="utf-8")
+    for method in get_registry().explainers:
+        assert method in page
+    done = run(
+        *("compare", "a.png", "broken.png", *MODEL, "--out", "one.png", "--json"),
+        *("-m", "occlusion", "-m", "cam", "--window", "4", "-t", "bee"),
+    )
+    assert done.exit_code == 3
+    document = json.loads(done.stdout)
+    assert list(document["methods"]) == ["occlusion", "cam"]
+    assert document["targets"] == ["bee"]
+    assert document["file"] == "one.png"
+    assert (tmp_path / "one.png").is_file()
+
+
+def test_compare_leaves_out_what_cannot_run(run):
+    done = run("compare", "a.png", "--model", "cli_networks:smooth", "--preprocess", "unit")
+    assert done.exit_code == 0, done.output
+    assert "left out" in done.stdout
+
+
+def test_methods_are_listed(run):
+    listed = {m["name"]: m for m in json.loads(run("methods", "--json").stdout)["methods"]}
+    assert list(get_registry().explainers) == sorted(listed)
+    text = run("methods").stdout
+    assert all(name in text for name in listed)
+    assert listed["occlusion"]["parameters"][0]["name"] == "window"
+    limited = json.loads(run("methods", "--json", "-M", "cli_networks:plain").stdout)["methods"]
+    assert len(limited) == len(listed)
+
+
+def test_a_method_is_described(run):
+    text = run("methods", "GradCAM").stdout
+    assert text.startswith("grad-cam: ")
+    assert "Selvaraju" in text
+    assert "layer" in text
+    record = json.loads(run("methods", "occlusion", "--json").stdout)
+    assert record["parameters"][2]["default"] == "mean"
+    assert run("methods", "occlusoin").exit_code == 1
+
+
+def test_layers_are_listed(run):
+    records = json.loads(run("layers", "cli_networks:plain", "--json").stdout)["layers"]
+    assert [r["name"] for r in records if r["auto"]] == ["relu2"]
+    assert records[0]["shape"] == [12, 9, 6]
+    assert "12 x 9 x 6" in run("layers", "cli_networks:plain").stdout
+    assert run("layers", "cli_networks:plain", "--input-shape", "12,nine,3").exit_code == 1
+
+
+def test_doctor_tells_versions_and_plugins(run):
+    report = json.loads(run("doctor", "--json").stdout)
+    assert report["packages"]["numpy"] == np.__version__
+    assert {b["name"] for b in report["backends"]} == {"torch", "tensorflow"}
+    announced = {name for plugin in report["plugins"] for name in plugin["explainers"]}
+    assert set(get_registry().explainers) <= announced
+    assert report["failures"] == []
+    assert "No plugin failed" in run("doctor").stdout
+
+
+def test_doctor_shows_what_cannot_be_imported(run, monkeypatch):
+    registry = get_registry()
+
+    def parameters(name):
+        if name == "occlusion":
+            raise cnnviz.CnnvizError("it broke", "not to break", "repair it") from OSError("disk")
+        return ()
+
+    monkeypatch.setattr(registry, "parameters", parameters)
+    done = run("doctor", "--json")
+    assert done.exit_code == 0
+    (failure,) = json.loads(done.stdout)["failures"]
+    assert failure["stage"] == "import"
+    assert failure["error"] == "OSError: disk"
+    assert "occlusion" in run("doctor").stdout
+
+
+def test_version(run):
+    assert run("--version").stdout == f"cnnviz {cnnviz.__version__}\n"
+    assert "demo" in run("--help").stdout
+
+
+def test_python_dash_m():
+    import subprocess
+    import sys
+
+    done = subprocess.run(
+        [sys.executable, "-m", "cnnviz", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"cnnviz {cnnviz.__version__}\n"
+
+
+def test_progress_is_shown_on_a_terminal_and_nowhere_else(monkeypatch, capsys):
+    import sys
+
+    from cnnviz.cli.base import progress
+    from cnnviz_core.progress import advance
+
+    with progress():
+        advance("work", 1, 2)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    with progress():
+        advance("work", 1, 2)
+        advance("work", 2, 2)
+    captured = capsys.readouterr()
+    assert "work" in captured.err
+    assert captured.out == ""

@@ -1,0 +1,47 @@
+"""The code in the docs is true."""
+
+from __future__ import annotations
+
+import re
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from cnnviz_core.parameters import build
+from cnnviz_core.registry import import_string
+from cnnviz_core.testing.explainers import CHECKS
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def blocks(page):
+    return re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), flags=re.S)
+
+
+@pytest.fixture(scope="module")
+def module():
+    """Run the explainer's page, as the module that it names."""
+    made = types.ModuleType("cnnviz_edge")
+    sys.modules["cnnviz_edge"] = made
+    for block in blocks("explainers.md"):
+        exec(compile(block, "explainers.md", "exec"), vars(made))
+    yield made
+    del sys.modules["cnnviz_edge"]
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda c: c.__name__)
+def test_the_explainer_of_the_page_passes_the_checks(module, check):
+    check(build(module.EdgeCAM, {"power": 2.0}))
+
+
+def test_the_page_announces_what_it_defines(module):
+    (spec,) = module.cnnviz_explainers()
+    assert import_string(spec.target) is module.EdgeCAM
+    assert spec.needs == module.EdgeCAM.needs
+
+
+def test_the_backends_page_compiles():
+    for block in blocks("backends.md"):
+        compile(block, "backends.md", "exec")

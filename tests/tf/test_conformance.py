@@ -1,0 +1,12 @@
+"""The TensorFlow backend passes the conformance kit."""
+
+from __future__ import annotations
+
+from cnnviz_core.testing.backend import BackendConformance
+from cnnviz_tf.build import build
+from cnnviz_tf.model import wrap
+
+
+class TestTensorFlow(BackendConformance):
+    def build(self, net):
+        return wrap(build(net))
