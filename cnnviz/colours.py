@@ -7,7 +7,7 @@ import functools
 import numpy as np
 
 from cnnviz_core.errors import ArrayError, ParameterError, near
-from cnnviz_core.model import Array
+from cnnviz_core.model import Array, as_float
 
 __all__ = ["COLOURS", "SIGNED_COLOURS", "colourise"]
 
@@ -60,14 +60,15 @@ def colourise(heat: Array, colours: str | None = None, *, signed: bool = False) 
     >>> colourise([0.0, 1.0], "gray").tolist()
     [[0, 0, 0], [255, 255, 255]]
     """
-    values = np.asarray(heat, dtype=np.float64)
+    values = as_float(heat)
     if np.isnan(values).any():
         raise ArrayError(
             "the map holds NaN", "numbers", "replace them first, for instance with numpy.nan_to_num"
         )
     table = _table(colours or (SIGNED_COLOURS if signed else COLOURS))
     share = (values + 1) / 2 if signed else values
-    return table[np.rint(np.clip(share, 0, 1) * (len(table) - 1)).astype(np.intp)]
+    rgb: Array = table[np.rint(np.clip(share, 0, 1) * 255).astype(np.uint8)]
+    return rgb
 
 
 @functools.lru_cache(maxsize=16)
@@ -82,7 +83,8 @@ def _ice_ember() -> Array:
     """Give the colours of our own map."""
     places = np.linspace(0, len(_ICE_EMBER) - 1, 256)
     channels = [np.interp(places, range(len(_ICE_EMBER)), channel) for channel in _ICE_EMBER.T]
-    return np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
+    table: Array = np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
+    return table
 
 
 def _matplotlib(name: str) -> Array:

@@ -9,20 +9,18 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from cnnviz.files import replacing
 from cnnviz.pictures import (
     ALPHA,
-    IMAGE_FORMATS,
     draw_boxes,
     encode,
     overlay,
     percent,
     stamp,
-    write_image,
 )
 from cnnviz.preprocess import Geometry
 from cnnviz_core.errors import (
@@ -38,6 +36,8 @@ from cnnviz_core.targets import Target, target_from_dict, target_to_dict
 
 if TYPE_CHECKING:
     from PIL import Image
+
+T = TypeVar("T")
 
 __all__ = ["STATUS_NOTES", "THRESHOLD", "Explanation", "SavedTarget", "read_only"]
 
@@ -60,9 +60,9 @@ _PER_SAMPLE = ("targets", "target_labels", "predictions", "status", "geometry", 
 _ROWS = 12
 
 
-def read_only(cls: type) -> Any:
+def read_only(cls: type[T]) -> type[T]:
     """Make the instances of a frozen dataclass say, when they are changed, what to do instead."""
-    cls.__setattr__ = cls.__delattr__ = _refuse  # type: ignore[assignment]
+    cls.__setattr__ = cls.__delattr__ = _refuse  # type: ignore[assignment, method-assign]
     return cls
 
 
@@ -254,7 +254,9 @@ class Explanation:
     def __reduce__(self) -> tuple[Any, ...]:
         # Mapping proxies cannot be pickled; the constructor makes them anew.
         given = {f.name: getattr(self, f.name) for f in fields(self)}
-        plain = {k: dict(v) if isinstance(v, Mapping) else v for k, v in given.items()}
+        plain: dict[str, Any] = {
+            k: dict(v) if isinstance(v, Mapping) else v for k, v in given.items()
+        }
         return partial(type(self), **plain), ()
 
     def _index(self, i: int) -> int:
@@ -304,9 +306,9 @@ class Explanation:
             clipped = maps.percentile_clip(map, _CLIPPED)
             map = clipped if clipped.any() else map
         heat = self.geometry[i].map_to_original(map[0], upsample)[None]
-        if self.signed:
-            return maps.symmetric(heat)[0]
-        return maps.scale_to_max(maps.relu(heat))[0]
+        shown = maps.symmetric(heat) if self.signed else maps.scale_to_max(maps.relu(heat))
+        normalised: Array = shown[0]
+        return normalised
 
     def boxes(self, threshold: float = THRESHOLD, *, largest: bool = True) -> list[Array]:
         """Find boxes around what is hot, in the original pictures' coordinates.
@@ -427,7 +429,7 @@ class Explanation:
         Parameters
         ----------
         path : path
-            The suffix says as what: ".png" or ".jpg" (the overlay of one sample, or a
+            The suffix says as what: ".png", ".jpg" or ".webp" (the overlay of one sample, or a
             sheet of several), ".html" (a page that stands alone), ".npz" (everything, for `load`).
         boxes : bool
             Whether to draw boxes; a file of numbers has none.
@@ -453,17 +455,17 @@ class Explanation:
                 np.savez_compressed(file, **self._as_arrays())
         elif suffix == ".html":
             report.write_report({self.method: self}, target, boxes=boxes, threshold=threshold)
-        elif suffix not in IMAGE_FORMATS:
+        elif suffix not in report.IMAGE_FORMATS:
             raise ParameterError(
                 f"{target.name!r} does not say as what to save it",
-                f"a name that ends in {', '.join(IMAGE_FORMATS)}, .html or .npz",
+                f"a name that ends in {', '.join(report.IMAGE_FORMATS)}, .html or .npz",
                 f"save it as {target.with_suffix('.png').name!r}" if target.stem else "name a file",
             )
         elif len(self) == 1:
-            write_image(self.overlay(boxes=boxes, threshold=threshold), target)
+            report.write_image(self.overlay(boxes=boxes, threshold=threshold), target)
         else:
             sheet = report.sheet({self.method: self}, boxes=boxes, threshold=threshold)
-            write_image(sheet, target)
+            report.write_image(sheet, target)
         return target
 
     @classmethod
@@ -501,9 +503,9 @@ class Explanation:
                 "check the path; pictures and pages cannot be loaded back",
             ) from error
 
-    def _as_arrays(self) -> dict[str, Array]:
+    def _as_arrays(self) -> dict[str, Any]:
         """Give everything as arrays; what is none goes into one of them as JSON."""
-        arrays: dict[str, Array] = {"maps": self.maps, "raw": self.raw}
+        arrays: dict[str, Any] = {"maps": self.maps, "raw": self.raw}
         for name in ("scores", "probabilities"):
             if getattr(self, name) is not None:
                 arrays[name] = getattr(self, name)

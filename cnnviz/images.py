@@ -97,14 +97,22 @@ def read_picture(source: Any, *, name: str | None = None) -> Picture:
         return Picture(_read_file(path), name, path)
     called = "picture" if name is None else name
     if _is_pil(source):
-        path = Path(source.filename) if getattr(source, "filename", "") else None
-        called = path.name if path and name is None else called
-        return Picture(_decode(source, called), called, path)
+        file = Path(source.filename) if getattr(source, "filename", "") else None
+        called = file.name if file and name is None else called
+        return Picture(_decode(source, called), called, file)
     if not hasattr(source, "__array__"):
         raise ImageError(
             f"{_an(type(source).__name__)} was given as a picture", _KINDS, "pass one of these"
         )
-    return Picture(np.asarray(source), called)
+    try:
+        return Picture(np.asarray(source), called)
+    # Tensors on a device or with a gradient refuse, each in its own way.
+    except (TypeError, RuntimeError) as error:
+        raise ImageError(
+            f"{_an(type(source).__name__)} cannot be made an array: {error}",
+            _KINDS,
+            "convert it first, for instance with tensor.detach().cpu().numpy()",
+        ) from None
 
 
 def read_pictures(sources: Any) -> list[Picture]:
@@ -326,4 +334,5 @@ def _eight_bits(array: Array, called: str) -> Array:
             "divide it by 255 if its values are 0..255; if it is already the network's input, "
             "pass it as (N, H, W, C) with preprocessed=True",
         )
-    return np.rint(np.clip(array, 0, 1) * 255).astype(np.uint8)
+    pixels: Array = np.rint(np.clip(array, 0, 1) * 255).astype(np.uint8)
+    return pixels

@@ -5,20 +5,16 @@ from __future__ import annotations
 import functools
 import io
 import math
-import os
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from cnnviz.colours import colourise
-from cnnviz.files import replacing
 from cnnviz_core.errors import ArrayError, ParameterError
-from cnnviz_core.model import Array
+from cnnviz_core.model import Array, as_float
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw, ImageFont
@@ -27,7 +23,6 @@ __all__ = [
     "ALPHA",
     "FINE",
     "FOUND",
-    "IMAGE_FORMATS",
     "SMOOTH",
     "TRUE",
     "Cell",
@@ -41,13 +36,8 @@ __all__ = [
     "overlay",
     "percent",
     "stamp",
-    "write_image",
 ]
 
-IMAGE_FORMATS: Mapping[str, str] = MappingProxyType(
-    {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
-)
-"""The suffixes of pictures that can be written, and Pillow's names of their formats."""
 ALPHA = 0.85
 """How opaque the hottest places are drawn."""
 FOUND = "#3fd8ff"
@@ -78,7 +68,7 @@ FINE = Look(opaque=0.4, dark=0.65, grey=0.8)
 """For attributions to single pixels."""
 
 # The weights of sRGB's channels in its luminance, as in the CSS filter `saturate`.
-_LUMINANCE = np.array([0.213, 0.715, 0.072], dtype=np.float32)
+_LUMINANCE = (0.213, 0.715, 0.072, 0.0)
 _INK, _MUTED, _WARNING = "#1c2128", "#59636e", "#9a5b00"
 _PAPER, _EMPTY, _RULE = "#ffffff", "#f1f3f5", "#d5dae0"
 # What Pillow's own font can draw.
@@ -125,7 +115,7 @@ def heat_layer(
             "a number from 0 (only the photograph) to 1",
             f"pass alpha={ALPHA} or leave it out",
         )
-    values = np.asarray(heat, dtype=np.float64)
+    values = as_float(heat)
     look = FINE if fine else SMOOTH
     opacity = alpha * np.clip(np.abs(values) / look.opaque, 0, 1)
     rgb = colourise(values, colours, signed=signed)
@@ -178,11 +168,13 @@ def overlay(
         )
     layer = heat_layer(heat, alpha=alpha, colours=colours, signed=signed, fine=fine)
     look = FINE if fine else SMOOTH
-    grey = (pixels @ _LUMINANCE)[..., None]
-    ground = (grey + (pixels - grey) * (1 - alpha * look.grey)) * (1 - alpha * look.dark)
-    opacity = layer[..., 3:] / np.float32(255)
-    mixed = ground * (1 - opacity) + layer[..., :3] * opacity
-    return Image.fromarray(np.rint(np.clip(mixed, 0, 255)).astype(np.uint8))
+    photo = as_image(pixels)
+    grey = photo.convert("L", _LUMINANCE).convert("RGB")
+    ground = Image.blend(photo, grey, alpha * look.grey)
+    ground = ground.point(lambda value: value * (1 - alpha * look.dark))
+    heated = Image.fromarray(layer)
+    ground.paste(heated, mask=heated)
+    return ground
 
 
 @dataclass(frozen=True)
@@ -334,7 +326,9 @@ def contact_sheet(
     body = max(13, round(cell / 15))
     gap, margin = max(6, round(cell / 22)), max(16, round(cell / 9))
     scaled = [[_scaled(c, cell) for c in row] for row in grid]
-    widths = [max((r[j].width for r in scaled if r[j]), default=0) or cell for j in range(columns)]
+    widths = [
+        max((p.width for row in scaled if (p := row[j])), default=0) or cell for j in range(columns)
+    ]
     heights = [max((p.height for p in row if p), default=0) or cell // 2 for row in scaled]
     # Narrow columns still have room for their words.
     widths = [max(w, cell // 2) for w in widths]
@@ -406,8 +400,8 @@ def encode(image: Image.Image, format: str = "PNG") -> bytes:
     ----------
     image : PIL image
         The picture.
-    format : {"PNG", "JPEG"}
-        JPEG loses a little.
+    format : {"PNG", "JPEG", "WEBP"}
+        All but PNG lose a little.
 
     Returns
     -------
@@ -415,35 +409,9 @@ def encode(image: Image.Image, format: str = "PNG") -> bytes:
         A file's content.
     """
     buffer = io.BytesIO()
-    options = {"quality": 92, "subsampling": 0} if format == "JPEG" else {}
-    image.save(buffer, format, **options)
+    options = {"JPEG": {"quality": 92, "subsampling": 0}, "WEBP": {"quality": 92}}
+    image.save(buffer, format, **options.get(format, {}))
     return buffer.getvalue()
-
-
-def write_image(image: Image.Image, path: str | os.PathLike[str]) -> None:
-    """Write a picture to a file, whole or not at all.
-
-    Parameters
-    ----------
-    image : PIL image
-        The picture.
-    path : path
-        Its suffix, one of `IMAGE_FORMATS`, says in which format.
-
-    Raises
-    ------
-    ParameterError
-        If the suffix is another, or nothing can be written there.
-    """
-    suffix = Path(path).suffix.lower()
-    if suffix not in IMAGE_FORMATS:
-        raise ParameterError(
-            f"a picture cannot be saved as {Path(path).name!r}",
-            f"a name that ends in {', '.join(IMAGE_FORMATS)}",
-            "save it as .png",
-        )
-    with replacing(path) as file:
-        file.write(encode(image, IMAGE_FORMATS[suffix]))
 
 
 def _check_sheet(

@@ -5,11 +5,14 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from cnnviz.colours import colourise
+from cnnviz.explanation import THRESHOLD, Explanation
 from cnnviz.files import replacing
 from cnnviz.pictures import (
     ALPHA,
@@ -24,17 +27,27 @@ from cnnviz.pictures import (
     overlay,
     percent,
 )
-from cnnviz_core.errors import ArrayError
+from cnnviz_core.errors import ArrayError, ParameterError
 from cnnviz_core.model import Array
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from cnnviz.explanation import Explanation
+__all__ = [
+    "IMAGE_FORMATS",
+    "html_fragment",
+    "render_report",
+    "sheet",
+    "write_image",
+    "write_report",
+]
 
-__all__ = ["html_fragment", "render_report", "sheet", "write_report"]
+Explanations: TypeAlias = Mapping[str, Explanation]
 
-Explanations = Mapping[str, "Explanation"]
+IMAGE_FORMATS: Mapping[str, str] = MappingProxyType(
+    {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+)
+"""The suffixes of pictures that can be written, and Pillow's names of their formats."""
 
 # Pages show pictures no larger than this; heat is smooth, so that it needs fewer pixels.
 _PHOTO, _HEAT, _THUMBNAIL = 640, 336, 280
@@ -48,7 +61,7 @@ def sheet(
     *,
     skipped: Mapping[str, str] | None = None,
     boxes: bool = False,
-    threshold: float = 0.15,
+    threshold: float = THRESHOLD,
     title: str = "",
     cell: int | None = None,
 ) -> Image.Image:
@@ -104,13 +117,39 @@ def sheet(
     )
 
 
+def write_image(image: Image.Image, path: str | os.PathLike[str]) -> None:
+    """Write a picture to a file, whole or not at all.
+
+    Parameters
+    ----------
+    image : PIL image
+        The picture.
+    path : path
+        Its suffix, one of `IMAGE_FORMATS`, says in which format.
+
+    Raises
+    ------
+    ParameterError
+        If the suffix is another, or nothing can be written there.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in IMAGE_FORMATS:
+        raise ParameterError(
+            f"a picture cannot be saved as {Path(path).name!r}",
+            f"a name that ends in {', '.join(IMAGE_FORMATS)}",
+            "save it as .png",
+        )
+    with replacing(path) as file:
+        file.write(encode(image, IMAGE_FORMATS[suffix]))
+
+
 def write_report(
     explanations: Explanations,
     path: str | os.PathLike[str],
     *,
     skipped: Mapping[str, str] | None = None,
     boxes: bool = True,
-    threshold: float = 0.15,
+    threshold: float = THRESHOLD,
     title: str = "",
 ) -> None:
     """Write explanations as a page that stands alone.
@@ -143,7 +182,7 @@ def render_report(
     *,
     skipped: Mapping[str, str] | None = None,
     boxes: bool = True,
-    threshold: float = 0.15,
+    threshold: float = THRESHOLD,
     title: str = "",
 ) -> str:
     """Make a page of explanations that needs no other file and no network.
@@ -172,7 +211,7 @@ def render_report(
         If the explanations are not about the same pictures.
     """
     first = _first(explanations)
-    return _template("report.html").render(
+    page: str = _template("report.html").render(
         title=title or _title(first),
         methods=[
             {"name": method, "layer": e.layer, "params": _said(e.params)}
@@ -186,6 +225,7 @@ def render_report(
         threshold=f"{100 * threshold:g}",
         boxes=boxes,
     )
+    return page
 
 
 def html_fragment(explanations: Explanations, *, skipped: Mapping[str, str] | None = None) -> str:
@@ -222,12 +262,13 @@ def html_fragment(explanations: Explanations, *, skipped: Mapping[str, str] | No
         }
         for i in shown
     ]
-    return _template("fragment.html").render(
+    piece: str = _template("fragment.html").render(
         samples=samples,
         methods=_footer(explanations, {}),
         more=len(first) - len(samples),
         skipped=dict(skipped or {}),
     )
+    return piece
 
 
 def _first(explanations: Explanations) -> Explanation:

@@ -102,7 +102,7 @@ def auto_layer(layers: Mapping[str, LayerInfo]) -> LayerInfo:
     localization", ICCV 2017: the last convolutional layer has "the best compromise between
     high-level semantics and detailed spatial information".
     """
-    for info in reversed(layers.values()):
+    for info in reversed(list(layers.values())):
         origin = info
         while origin.same_as is not None and origin.same_as in layers:
             origin = layers[origin.same_as]

@@ -275,7 +275,8 @@ class NetSpec:
             "meta": dict(self.meta),
         }
         with open(path, "wb") as file:
-            np.savez_compressed(file, netspec=json.dumps(graph), **self.parameters)
+            arrays: dict[str, Any] = {"netspec": json.dumps(graph), **self.parameters}
+            np.savez_compressed(file, **arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> NetSpec:

@@ -67,11 +67,11 @@ class Parameter:
     name : str
         The field's name.
     types : tuple of type
-        The types that it takes: of int, float, str, bool and None.
+        The types of which it takes any value: of int, float, str, bool and None.
     default : object
         Its default.
     choices : tuple
-        The values that it is restricted to; empty where it is not.
+        The values that it takes besides.
     range : Range or None
         The range of its numbers.
     help : str
@@ -88,10 +88,9 @@ class Parameter:
     @property
     def accepts(self) -> str:
         """What it takes, in words: "int, >= 1", "'mean' or 'black'"."""
-        if self.choices:
-            return " or ".join(repr(c) for c in self.choices)
         names = ["none" if t is type(None) else t.__name__ for t in self.types]
-        return " or ".join(names) + (f", {self.range}" if self.range else "")
+        words = " or ".join([*names, *map(repr, self.choices)])
+        return words + (f", {self.range}" if self.range else "")
 
 
 def parameters_of(explainer: type) -> tuple[Parameter, ...]:
@@ -143,7 +142,6 @@ def _parameter(owner: type, field: dataclasses.Field[Any], hint: Any) -> Paramet
     for part in get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,):
         if get_origin(part) is Literal:
             choices += get_args(part)
-            kinds += [type(c) for c in get_args(part)]
         elif part in (int, float, str, bool, type(None)):
             kinds.append(part)
         else:
@@ -152,12 +150,11 @@ def _parameter(owner: type, field: dataclasses.Field[Any], hint: Any) -> Paramet
                 "int, float, str, bool, None, a Literal of these, or a union of these",
                 "use one of these types",
             )
-    free = [k for k in kinds if not any(type(c) is k for c in choices)]
     return Parameter(
         name=field.name,
         types=tuple(dict.fromkeys(kinds)),
         default=default,
-        choices=() if free else tuple(choices),
+        choices=tuple(choices),
         range=next((e for e in extras if isinstance(e, Range)), None),
         help=next((e.text for e in extras if isinstance(e, Help)), ""),
     )
@@ -169,11 +166,10 @@ def _checked(parameter: Parameter, value: Any, method: str) -> Any:
         value = value.item()
     if type(value) is int and float in parameter.types and int not in parameter.types:
         value = float(value)
-    fits = type(value) in parameter.types and (
-        not parameter.choices or any(value == c for c in parameter.choices)
-    )
+    fits = type(value) in parameter.types
     if fits and parameter.range is not None and isinstance(value, (int, float)):
         fits = value in parameter.range
+    fits = fits or any(type(value) is type(c) and value == c for c in parameter.choices)
     if not fits:
         raise ParameterError(
             f"{parameter.name}={value!r} does not fit {method}",
@@ -258,7 +254,7 @@ def parse(parameter: Parameter, text: str) -> Any:
                 return kind(text)
             except ValueError:
                 continue
-    if str in parameter.types and not parameter.choices:
+    if str in parameter.types:
         return text
     raise ParameterError(
         f"{parameter.name} cannot be {text!r}",

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import pluggy
 
@@ -30,6 +30,8 @@ from cnnviz_core.errors import (
 )
 from cnnviz_core.parameters import Parameter, build, parameters_of
 from cnnviz_core.specs import API, BackendSpec, ExplainerSpec
+
+Record = TypeVar("Record", ExplainerSpec, BackendSpec)
 
 __all__ = [
     "PluginFailure",
@@ -174,9 +176,8 @@ class Registry:
             stage = "announce"
             self._manager.register(module, name=name)
             self._manager.check_pending()
-            hooks = self._manager
-            explainers = _announced(hooks, module, "cnnviz_explainers", ExplainerSpec)
-            backends = _announced(hooks, module, "cnnviz_backends", BackendSpec)
+            explainers = _announced(self._manager, module, "cnnviz_explainers", ExplainerSpec)
+            backends = _announced(self._manager, module, "cnnviz_backends", BackendSpec)
         except Exception as error:
             if self._manager.has_plugin(name):
                 self._manager.unregister(name=name)
@@ -421,7 +422,9 @@ class Registry:
         )
 
 
-def _announced(manager: pluggy.PluginManager, module: Any, hook: str, record: type) -> list[Any]:
+def _announced(
+    manager: pluggy.PluginManager, module: Any, hook: str, record: type[Record]
+) -> list[Record]:
     """Call one plugin's implementation of a hook, and check what it gives."""
     others = [plugin for plugin in manager.get_plugins() if plugin is not module]
     given = manager.subset_hook_caller(hook, others)()

@@ -17,8 +17,8 @@ _ACTIVATIONS = {
     "softmax": "softmax",
     "log_softmax": "softmax",
     "sigmoid": "sigmoid",
-    "expit": "sigmoid",
-    "logsigmoid": "sigmoid",
+    "special_expit": "sigmoid",
+    "log_sigmoid": "sigmoid",
 }
 # What may follow the activation: changes of shape, type and place, not of value.
 _HANDING_ON = frozenset(

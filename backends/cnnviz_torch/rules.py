@@ -26,25 +26,19 @@ KINDS = ("relu",)
 _OPAQUE = ("CompiledFunctionBackward", "DifferentiableGraphBackward", "CopySlices")
 # A user's own full backward hook on a module; it hands the gradient on.
 _TRANSPARENT = ("BackwardHookFunctionBackward",)
-# Rectifiers, by the name of their backward node, each with the attribute that must be 0 in it.
+# Rectifiers, by the name of their backward node without its number, each with the attribute that
+# holds the bound below which it cuts off: it must be zero.
 _RECTIFIERS = {
-    "ReluBackward0": None,
-    "LeakyReluBackward0": None,
-    "RreluWithNoiseBackward0": None,
-    "HardtanhBackward0": "_saved_min_val",
-    "ThresholdBackward0": "_saved_threshold",
-    "ThresholdBackward1": "_saved_threshold",
-    "ClampMinBackward0": "_saved_min",
-    "ClampBackward1": "_saved_min",
+    "ReluBackward": None,
+    "LeakyReluBackward": None,
+    "RreluWithNoiseBackward": None,
+    "HardtanhBackward": "_saved_min_val",
+    "ThresholdBackward": "_saved_threshold",
+    "ClampMinBackward": "_saved_min",
+    "ClampBackward": "_saved_min",
 }
-# Maxima of two tensors: a rectifier where one of them is a constant zero.  By the place of the
-# operand, the attribute that holds it.
-_MAXIMA = {
-    "MaximumBackward0": {0: "_saved_self", 1: "_saved_other"},
-    "FmaxBackward0": {0: "_saved_self", 1: "_saved_other"},
-    "ClampMinBackward1": {1: "_saved_min"},
-    "ClampBackward0": {1: "_saved_min"},
-}
+# The greater of two tensors: a rectifier where one of them is a constant zero.
+_MAXIMA = ("MaximumBackward", "FmaxBackward")
 
 
 def check_rule(rule: BackwardRule) -> None:
@@ -121,15 +115,21 @@ def _opaque(node: Node) -> bool:
 
 def _is_rectifier(node: Any) -> bool:
     """Tell whether an operation is a rectifier."""
-    name = node.name()
-    if name in _RECTIFIERS:
-        attribute = _RECTIFIERS[name]
-        return attribute is None or getattr(node, attribute) == 0
-    for place, attribute in _MAXIMA.get(name, {}).items():
-        operand = getattr(node, attribute) if node.next_functions[place][0] is None else None
-        if operand is not None and not operand.any():
-            return True
-    return False
+    name = node.name().rstrip("0123456789")
+    if name in _MAXIMA:
+        operands = (node._saved_self, node._saved_other)
+        return any(_is_zero(node, place, operands[place]) for place in (0, 1))
+    if name not in _RECTIFIERS:
+        return False
+    attribute = _RECTIFIERS[name]
+    return attribute is None or _is_zero(node, 1, getattr(node, attribute))
+
+
+def _is_zero(node: Node, place: int, operand: torch.Tensor | float | None) -> bool:
+    """Tell whether an operand is zero, and constant if it is a tensor."""
+    if isinstance(operand, torch.Tensor):
+        return node.next_functions[place][0] is None and not operand.any()
+    return operand == 0
 
 
 def _hook(step: ReluStep) -> Callable[[Any, Any], Any]:

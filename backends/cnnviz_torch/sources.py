@@ -102,7 +102,8 @@ def load_timm(name: str, *, pretrained: bool = True) -> Described:
         If there is no such network, or its weights cannot be downloaded.
     """
     timm = _imported("timm")
-    _check_known(name.split(".")[0], timm.list_models(), "timm")
+    if ":" not in name:  # else it is one of a hub
+        _check_known(name.split(".")[0], timm.list_models(), "timm")
     try:
         native = timm.create_model(name, pretrained=pretrained).eval()
     except (OSError, RuntimeError) as error:
@@ -259,5 +260,5 @@ def _download_failed(source: str, error: Exception) -> ModelSourceError:
         f"the weights of {source!r} cannot be had ({error})",
         "a connection to the collection's server, or weights in the local cache "
         f"({torch.hub.get_dir()})",
-        f"connect, or copy the file into the cache; {without} gives the network with random weights",
+        f"connect, or copy the file into the cache; {without} gives a network with random weights",
     )

@@ -70,7 +70,7 @@ def min_max(maps: Array, axis: Axis = None) -> Array:
     with np.errstate(invalid="ignore"):
         # Halves keep the difference of two huge values from overflowing.
         above = maps * 0.5 - maps.min(axis=axes, keepdims=True) * 0.5
-    return _divide(above, above.max(axis=axes, keepdims=True))
+    return _divide(above, above.max(axis=axes, keepdims=True), axes)
 
 
 def scale_to_max(maps: Array, axis: Axis = None) -> Array:
@@ -102,7 +102,7 @@ def scale_to_max(maps: Array, axis: Axis = None) -> Array:
     [[0.0, 0.25, 1.0], [0.0, 0.0, 0.0]]
     """
     maps, axes = _checked(maps, axis)
-    return _divide(maps, maps.max(axis=axes, keepdims=True))
+    return _divide(maps, maps.max(axis=axes, keepdims=True), axes)
 
 
 def symmetric(maps: Array, axis: Axis = None) -> Array:
@@ -134,7 +134,7 @@ def symmetric(maps: Array, axis: Axis = None) -> Array:
     [[-1.0, 0.0, 0.5]]
     """
     maps, axes = _checked(maps, axis)
-    return _divide(maps, np.abs(maps).max(axis=axes, keepdims=True))
+    return _divide(maps, np.abs(maps).max(axis=axes, keepdims=True), axes)
 
 
 def percentile_clip(maps: Array, q: float = 99.0, axis: Axis = None) -> Array:
@@ -153,7 +153,7 @@ def percentile_clip(maps: Array, q: float = 99.0, axis: Axis = None) -> Array:
     -------
     ndarray (N, ...)
         Signs are kept.  A map so sparse that the percentile is 0 is kept as it is: a cap of 0 would
-        erase it.  So is one of which the percentile is not finite.
+        erase it.  So is one that holds NaN or infinity.
 
     Raises
     ------
@@ -178,9 +178,11 @@ def percentile_clip(maps: Array, q: float = 99.0, axis: Axis = None) -> Array:
         raise ParameterError(
             f"q={q!r} is out of range", "a percentile from 0 to 100", "pass q=99 or leave it out"
         )
+    magnitudes = np.abs(maps)
     with np.errstate(invalid="ignore"):
-        cap = np.percentile(np.abs(maps), q, axis=axes, keepdims=True).astype(maps.dtype)
-    cap = np.where(cap > 0, cap, np.inf)
+        cap = np.percentile(magnitudes, q, axis=axes, keepdims=True).astype(maps.dtype)
+    usable = (cap > 0) & np.isfinite(magnitudes.max(axis=axes, keepdims=True))
+    cap = np.where(usable, cap, np.inf)
     return np.clip(maps, -cap, cap)
 
 
@@ -240,7 +242,7 @@ def _checked(maps: Array, axis: Axis) -> tuple[Array, tuple[int, ...]]:
     return maps, axes
 
 
-def _divide(maps: Array, by: Array) -> Array:
-    """Divide where the divisor is positive and finite; give zeros elsewhere."""
-    usable = np.broadcast_to((by > 0) & np.isfinite(by), maps.shape)
+def _divide(maps: Array, by: Array, axes: tuple[int, ...]) -> Array:
+    """Divide each map by its divisor; give zeros if that is zero or the map is not finite."""
+    usable = (by > 0) & np.isfinite(maps).all(axis=axes, keepdims=True)
     return np.divide(maps, by, out=np.zeros_like(maps), where=usable)

@@ -80,7 +80,7 @@ def resize(
     # The axis that grows least goes first, before there are more values to multiply.  Zero times
     # infinity is NaN; `map_status` speaks of it.
     with np.errstate(over="ignore", invalid="ignore"):
-        for axis in sorted((1, 2), key=lambda axis: size[axis - 1] / maps.shape[axis]):
+        for axis in sorted((2, 1), key=lambda axis: size[axis - 1] / maps.shape[axis]):
             if size[axis - 1] != maps.shape[axis]:
                 resized = _along(resized, axis, matrices[axis - 1])
     return resized.copy() if resized is maps else resized

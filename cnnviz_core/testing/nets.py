@@ -190,7 +190,7 @@ def branches(seed: int = 4) -> NetSpec:
         {"image": (9, 11, 3)},
         (
             Op("stem", "conv", ("image",), attrs={"padding": SAME}),
-            Op("relu0", "leaky_relu", ("stem",), attrs={"slope": 0.1}),
+            Op("relu0", "leaky_relu", ("stem",), attrs={"slope": 0.125}),
             Op("left", "conv", ("relu0",)),
             Op("right", "conv", ("relu0",), attrs={"padding": SAME}),
             Op("relu_left", "relu", ("left",), attrs={"functional": True}),

@@ -27,7 +27,8 @@ def test_schema():
     assert size == Parameter("size", (int, type(None)), None, (), Range(1), "how large")
     assert size.accepts == "int or none, >= 1"
     assert share.accepts == "float, (0, 1]"
-    assert fill.types == (float, str)
+    assert (fill.types, fill.choices) == ((float,), ("mean", "blur"))
+    assert fill.accepts == "float or 'mean' or 'blur'"
     assert fill.help == "what is shown"
     assert mode.choices == ("a", "b")
     assert mode.accepts == "'a' or 'b'"
@@ -66,6 +67,7 @@ def test_good_values(params):
         ({"share": float("nan")}, "share=nan"),
         ({"share": "half"}, "share='half'"),
         ({"mode": "c"}, "'a' or 'b'"),
+        ({"fill": "sand"}, "fill='sand'"),
         ({"sise": 3}, "perhaps 'size'"),
     ],
 )
@@ -95,7 +97,7 @@ def test_reading_from_the_command_line(name, text, value):
     assert type(parse(parameter, text)) is type(value)
 
 
-@pytest.mark.parametrize(("name", "text"), [("size", "big"), ("mode", "c"), ("deep", "3")])
+@pytest.mark.parametrize(("name", "text"), [("size", "big"), ("mode", "c"), ("deep", "3"), ("fill", "sand")])
 def test_unreadable_text(name, text):
     parameter = {p.name: p for p in parameters_of(Method)}[name]
     with pytest.raises(ParameterError, match=name):
