@@ -303,8 +303,7 @@ class Explanation:
             return np.zeros(self.geometry[i].original, dtype=self.maps.dtype)
         map = self.maps[i : i + 1]
         if self.fine:
-            clipped = maps.percentile_clip(map, _CLIPPED)
-            map = clipped if clipped.any() else map
+            map = maps.percentile_clip(map, _CLIPPED)
         heat = self.geometry[i].map_to_original(map[0], upsample)[None]
         shown = maps.symmetric(heat) if self.signed else maps.scale_to_max(maps.relu(heat))
         normalised: Array = shown[0]
@@ -489,7 +488,8 @@ class Explanation:
         """
         source = Path(path).expanduser()
         try:
-            with np.load(source, allow_pickle=False) as file:
+            # NumPy leaves a file open that it cannot read; this does not.
+            with source.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 return cls._of_arrays({name: file[name] for name in file.files})
         except FileNotFoundError:
             raise ParameterError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -221,7 +220,7 @@ def _is_empty(path: Path) -> bool:
 
 def _decode(image: Image.Image, called: str) -> Array:
     """Decode a PIL image to the array that a viewer would show."""
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     try:
         image.load()
@@ -232,7 +231,7 @@ def _decode(image: Image.Image, called: str) -> Array:
             "a whole picture",
             "copy or download it again",
         ) from None
-    upright = _upright(image)
+    upright = ImageOps.exif_transpose(image)
     if upright.mode[0] in "IF" or upright.mode == "1":
         return _deep(np.asarray(upright))
     try:
@@ -247,15 +246,6 @@ def _decode(image: Image.Image, called: str) -> Array:
             "a mode that Pillow converts to RGB",
             "save it as an RGB picture",
         ) from None
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """Turn a picture as its camera noted; a note that cannot be read is no reason to refuse it."""
-    from PIL import ImageOps
-
-    with contextlib.suppress(Exception):
-        return ImageOps.exif_transpose(image)
-    return image
 
 
 def _deep(values: Array) -> Array:

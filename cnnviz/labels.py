@@ -88,11 +88,13 @@ def find_class(wanted: str | int, labels: Sequence[str] | None) -> int:
     if not isinstance(wanted, str):
         return _check_index(_as_index(wanted), labels)
     text = _folded(wanted)
-    exact = [i for i, label in enumerate(labels or ()) if _folded(label) == text]
+    known = labels or ()
+    exact = [i for i, label in enumerate(known) if label == wanted]
+    exact = exact or [i for i, label in enumerate(known) if _folded(label) == text]
     if exact:
-        return _only(exact, wanted, labels or ())
-    if re.fullmatch(r"[+-]?\d+", text):
-        return _check_index(int(text), labels)
+        return _only(exact, wanted, known)
+    if re.fullmatch(r"[+-]?\d+", wanted.strip()):
+        return _check_index(int(wanted), labels)
     if labels is None:
         raise TargetError(
             f"the class {wanted!r} was asked for, and the names of the classes are not known",

@@ -86,7 +86,7 @@ def load(source: str | os.PathLike[str], *, backend: str | None = None, **option
 
 def _owners(kind: str, key: str, backend: str | None) -> list[BackendSpec]:
     """List the backends that load a scheme or a suffix, of those asked for."""
-    specs = get_registry().backends.values()
+    specs = list(get_registry().backends.values())
     if backend is not None:
         specs = [spec for spec in specs if backend in (spec.name, spec.extra)]
     return [spec for spec in specs if key in getattr(spec, kind)]

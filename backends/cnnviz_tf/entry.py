@@ -6,7 +6,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias
 
 import tensorflow as tf
@@ -38,8 +38,10 @@ class Entry:
         The type that the network itself takes, by input; a missing one is as in `inputs`.
     batch : int or None
         The only batch size that it takes, if there is but one.
+    native : object
+        The network itself, which owns the variables that a graph of it reads.
     root : keras.Layer or None
-        The network, where it is of Keras.
+        The network again, where it is of Keras.
     layers : mapping of str to keras.Layer
         The layers inside it, by their path.
     built : mapping of str to tuple, or None
@@ -50,6 +52,7 @@ class Entry:
     call: Callable[[Mapping[str, tf.Tensor]], Any]
     dtypes: Mapping[str, tf.DType] = field(default_factory=dict)
     batch: int | None = None
+    native: object = None
     root: Any | None = None
     layers: Mapping[str, Any] = field(default_factory=dict)
     built: Mapping[str, tuple[int | None, ...]] | None = None
@@ -98,13 +101,11 @@ def entry_of(native: object, input_shape: DeclaredShape | None = None) -> Entry:
     keras = keras_of(native)
     if keras is not None:
         _check_keras(keras, native)
-        return (
-            _functional(native, input_shape)
-            if _symbolic_inputs(native)
-            else _subclassed(native, input_shape)
-        )
+        known = bool(_symbolic_inputs(native))
+        entry = (_functional if known else _subclassed)(native, input_shape)
+        return replace(entry, native=native, root=native, layers=layer_paths(native))
     function = _main_function(native) if is_saved_model(native) else native
-    return _function(function, input_shape)
+    return replace(_function(function, input_shape), native=native)
 
 
 def layer_paths(root: Any) -> dict[str, Any]:
@@ -197,8 +198,6 @@ def _functional(native: Any, input_shape: DeclaredShape | None) -> Entry:
         inputs=_infos(_narrowed(shapes, input_shape), dtypes),
         call=call,
         dtypes=dtypes,
-        root=native,
-        layers=layer_paths(native),
     )
 
 
@@ -223,8 +222,6 @@ def _subclassed(native: Any, input_shape: DeclaredShape | None) -> Entry:
     return Entry(
         inputs={name: InputInfo(name, shape, dtype) for name, shape in shapes.items()},
         call=call,
-        root=native,
-        layers=layer_paths(native),
         built=built if built and set(built) == set(shapes) else None,
     )
 

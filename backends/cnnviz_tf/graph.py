@@ -135,7 +135,7 @@ class Graph:
 
         def build() -> Any:
             feeds = [reference.deref() for reference in fed]
-            return self._function.prune(feeds, [self._tensors[node] for node in nodes])
+            return self._prune(feeds, [self._tensors[node] for node in nodes])
 
         arrays = [tf.cast(array, reference.deref().dtype) for reference, array in fed.items()]
         return dict(zip(nodes, _run(self._once(key, build), arrays), strict=True))
@@ -159,7 +159,7 @@ class Graph:
         def build() -> Any:
             with self._function.graph.as_default():
                 shapes = [tf.shape(self._tensors[node]) for node in nodes]
-            return self._function.prune(list(self._inputs.values()), shapes)
+            return self._prune(list(self._inputs.values()), shapes)
 
         function = self._once(("shapes", tuple(nodes)), build)
         shapes = _run(function, [*map(tf.constant, inputs.values())])
@@ -201,8 +201,8 @@ class Graph:
 
         def build() -> Any:
             ticket, gradients = self._differentiate(of, wrt, rule)
-            fed = [*self._inputs.values(), ticket]
-            return self._function.prune(fed, [*(self._tensors[n] for n in nodes), *gradients])
+            feeds = [*self._inputs.values(), ticket]
+            return self._prune(feeds, [*(self._tensors[node] for node in nodes), *gradients])
 
         function = self._once(key, build)
         with _Request(cotangent, of) as ticket:
@@ -218,8 +218,9 @@ class Graph:
         """Add a backward pass to the graph: the ticket's placeholder and the gradients."""
         top, ends = self._tensors[of], [self._tensors[node] for node in wrt]
         step, ops = relu_step(rule), differentiable_ops(top, ends)
+        between = f"{of!r} and {', '.join(map(repr, wrt))}"
         if step is not None and ops:
-            check_applicable(rule, ops, f"{of!r} and {', '.join(map(repr, wrt))}")
+            check_applicable(rule, ops, between)
         with self._function.graph.as_default():
             if of not in self._seeds:
                 self._seeds[of] = _seed(top)
@@ -235,8 +236,13 @@ class Graph:
                     "choose another layer",
                 )
         if step is not None:
-            check_applied(rule, applied, ops)
+            check_applied(rule, applied, ops, between)
         return ticket, gradients
+
+    def _prune(self, feeds: Sequence[tf.Tensor], fetches: Sequence[tf.Tensor]) -> Any:
+        """Cut a function out of the graph; it takes as many arguments as there are feeds."""
+        signature = tuple(tf.TensorSpec(t.shape, t.dtype) for t in feeds)
+        return self._function.prune(feeds, fetches, input_signature=(signature, {}))
 
     def _once(self, key: Hashable, build: Callable[[], Any]) -> Any:
         """Give a pruned function, built when it is first asked for."""

@@ -16,11 +16,18 @@ from tensorflow.core.protobuf import config_pb2, meta_graph_pb2, rewriter_config
 
 __all__ = ["InliningError", "calls_functions", "flatten"]
 
-CALLS: Final = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
-"""Operations that do nothing but call a function."""
+CALLS: Final = frozenset({"If", "PartitionedCall", "StatefulPartitionedCall", "StatelessIf"})
+"""Operations that call a function once at most, so that it can stand in their place."""
+
+_LOOPS: Final = frozenset({"StatelessWhile", "While"})
+_LOWERED: Final = "_lower_using_switch_merge"
+"""By this attribute conditions are spelled out; a loop must stay whole to have a gradient."""
 
 _BARRIERS: Final = ("api_implements", "_noinline", "_XlaMustCompile")
 """Attributes by which a function or a call refuses to be inlined."""
+
+_GRADIENT: Final = "_gradient_op_type"
+_CUSTOM: Final = b"CustomGradient-"
 
 
 class InliningError(Exception):
@@ -47,6 +54,9 @@ def flatten(
 ) -> tuple[Any, list[tf.Tensor]]:
     """Inline the functions that a traced function calls.
 
+    Custom gradients (``tf.custom_gradient``, as in swish) refer to tensors of the graphs that are
+    dissolved here, so they give way to the derivative of what they wrap.
+
     Parameters
     ----------
     function : tf.types.experimental.ConcreteFunction
@@ -72,8 +82,10 @@ def flatten(
         flat = _inlined(function, [*function.inputs, *keep])
         for node in flat.node:
             node.device = ""
+            if _GRADIENT in node.attr and node.attr[_GRADIENT].s.startswith(_CUSTOM):
+                del node.attr[_GRADIENT]
             if node.op in overrides:
-                node.attr["_gradient_op_type"].s = overrides[node.op].encode()
+                node.attr[_GRADIENT].s = overrides[node.op].encode()
         return _reimported(flat, function, keep)
     except Exception as error:  # whatever a private interface may raise
         raise InliningError(f"{type(error).__name__}: {error}") from error
@@ -105,8 +117,9 @@ def _inlined(function: Any, fetches: Sequence[tf.Tensor]) -> graph_pb2.GraphDef:
 
 
 def _strip(proto: Any) -> None:
-    """Take away what keeps a function or a call from being inlined."""
-    for name in _BARRIERS:
+    """Take away what keeps a function or a call from being inlined, and what undoes loops."""
+    loop = getattr(proto, "op", "") in _LOOPS
+    for name in (*_BARRIERS, *([_LOWERED] if loop else [])):
         if name in proto.attr:
             del proto.attr[name]
 

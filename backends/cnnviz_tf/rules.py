@@ -159,8 +159,8 @@ def differentiable_ops(of: tf.Tensor, wrt: Sequence[tf.Tensor]) -> list[tf.Opera
 
 
 def _carries_gradient(tensor: tf.Tensor) -> bool:
-    """Tell whether a gradient may pass a tensor."""
-    return tensor.dtype.is_floating or tensor.dtype.is_complex
+    """Tell whether a gradient may pass a tensor (a variant may be a list of floating ones)."""
+    return tensor.dtype.is_floating or tensor.dtype.is_complex or tensor.dtype == tf.variant
 
 
 def _hiding(ops: Sequence[tf.Operation]) -> list[str]:
@@ -213,12 +213,7 @@ def check_applicable(rule: BackwardRule, ops: Sequence[tf.Operation], between: s
         raise _out_of_reach(rule, hidden)
     rectifiers = [op for op in ops if op.type in OVERRIDES]
     if not rectifiers:
-        raise RuleError(
-            f"the rule {rule.name!r} would change nothing: there is no relu between {between}",
-            "a Relu, Relu6 or LeakyRelu operation on the way; other activations (GELU, swish, "
-            "maximum(x, 0)) have none",
-            "use the plain gradient (saliency), or a node before such a layer",
-        )
+        raise _without_effect(rule, between)
     on_the_way = set(ops)
     parts = [op.name for op in rectifiers if _is_part(op, on_the_way)]
     if not rule.steps["relu"].gate:
@@ -233,7 +228,7 @@ def check_applicable(rule: BackwardRule, ops: Sequence[tf.Operation], between: s
 
 
 def check_applied(
-    rule: BackwardRule, applied: set[tf.Operation], ops: Sequence[tf.Operation]
+    rule: BackwardRule, applied: set[tf.Operation], ops: Sequence[tf.Operation], between: str
 ) -> None:
     """Check that a rule took hold of every rectifier on the gradient's way.
 
@@ -245,15 +240,29 @@ def check_applied(
         The rectifiers that obeyed it.
     ops : sequence of tf.Operation
         All operations on the way, as `differentiable_ops` lists them.
+    between : str
+        What the gradient runs between, for messages.
 
     Raises
     ------
     RuleError
-        If a custom gradient hides some of them.
+        If a custom gradient hides some of them, or none obeyed.
     """
     missed = [op.name for op in ops if op.type in OVERRIDES and op not in applied]
     if missed:
         raise _out_of_reach(rule, missed)
+    if not applied:
+        raise _without_effect(rule, between)
+
+
+def _without_effect(rule: BackwardRule, between: str) -> RuleError:
+    """Say that there are no rectifiers."""
+    return RuleError(
+        f"the rule {rule.name!r} would change nothing: there is no relu between {between}",
+        "a Relu, Relu6 or LeakyRelu operation on the way; other activations (GELU, swish, "
+        "maximum(x, 0)) have none",
+        "use the plain gradient (saliency), or a node before such a layer",
+    )
 
 
 def _out_of_reach(rule: BackwardRule, where: Sequence[str]) -> RuleError:

@@ -126,7 +126,7 @@ def _wrapped(
         if tf.config.functions_run_eagerly():
             raise
         raise UnsupportedModelError(
-            f"the network cannot be traced: {str(error).splitlines()[0]}",
+            "the network cannot be traced: its Python code decides by the value of a tensor",
             "a network that runs inside tf.function",
             "use tf.cond, tf.where or tf.while_loop in place of Python conditions on tensors",
         ) from error

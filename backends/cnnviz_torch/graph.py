@@ -25,7 +25,7 @@ class Ways:
     reached : list of bool
         For each of the tensors that were asked about, whether the value depends on it.
     checkpointed : bool
-        Whether a reentrant checkpoint hides part of the graph.
+        Whether a reentrant checkpoint is on the way, or may hide a tensor that was not reached.
     """
 
     nodes: list[Node]
@@ -51,10 +51,10 @@ def ways(root: torch.Tensor, targets: Sequence[torch.Tensor]) -> Ways:
     ends = [get_gradient_edge(target).node for target in targets]
     # The gradient with respect to an operation's result does not pass this operation itself.
     takers = [node for end in ends if end in above for node in above[end]]
+    nodes, reached = _reachable(takers, above), [end in above for end in ends]
+    searched = nodes if all(reached) else above
     return Ways(
-        nodes=_reachable(takers, above),
-        reached=[end in above for end in ends],
-        checkpointed=any(node.name() == "CheckpointFunctionBackward" for node in above),
+        nodes, reached, any(node.name() == "CheckpointFunctionBackward" for node in searched)
     )
 
 

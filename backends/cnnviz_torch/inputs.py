@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -19,7 +19,6 @@ __all__ = [
     "Output",
     "Shape",
     "declared_inputs",
-    "exported_inputs",
     "reference_tensor",
     "select",
     "stem_checked",
@@ -111,50 +110,29 @@ def _arguments(network: nn.Module) -> list[inspect.Parameter]:
         parameters = inspect.signature(network.forward).parameters.values()
     except ValueError:  # a traced module has no signature
         return []
-    return [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
 
 
-def takes_names(network: nn.Module, names: Iterable[str]) -> bool:
-    """Tell whether a network's ``forward`` has arguments of these names.
+def takes_names(network: nn.Module, names: Collection[str]) -> bool:
+    """Tell whether a network is to be called with its inputs by name.
 
     Parameters
     ----------
     network : nn.Module
         The network.
-    names : iterable of str
+    names : collection of str
         Names of inputs.
 
     Returns
     -------
     bool
+        True where its ``forward`` has several arguments of these names, or one that cannot be given
+        by place.
     """
-    return set(names) <= {p.name for p in _arguments(network)}
-
-
-def exported_inputs(program: Any) -> tuple[dict[str, Shape], int | None]:
-    """Say what an exported program takes.
-
-    Parameters
-    ----------
-    program : torch.export.ExportedProgram
-        The program.
-
-    Returns
-    -------
-    shapes : dict of str to tuple
-        Of every input, without the batch axis, channels last; None for any size.
-    batch : int or None
-        The one batch size that it was exported for; None for any.
-    """
-    names = program.graph_signature.user_inputs
-    values = {n.name: n.meta["val"] for n in program.graph.nodes if n.op == "placeholder"}
-    shapes = {}
-    batch = None
-    for name in names:
-        sizes = [n if isinstance(n, int) else None for n in values[name].shape]
-        batch = sizes[0] if batch is None else batch
-        shapes[name] = (*sizes[2:], sizes[1]) if len(sizes) > 2 else tuple(sizes[1:])
-    return shapes, batch
+    kinds = {p.name: p.kind for p in _arguments(network)}
+    named = [kinds.get(name, inspect.Parameter.POSITIONAL_ONLY) for name in names]
+    by_place = len(named) == 1 and named[0] != inspect.Parameter.KEYWORD_ONLY
+    return not by_place and inspect.Parameter.POSITIONAL_ONLY not in named
 
 
 @contextmanager

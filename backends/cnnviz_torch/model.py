@@ -36,8 +36,9 @@ from cnnviz_torch.accepts import accepts
 from cnnviz_torch.arrays import to_array, to_tensor
 from cnnviz_torch.build import SpecNetwork
 from cnnviz_torch.capture import Action, watching
+from cnnviz_torch.exported import exported_inputs, unflattened
 from cnnviz_torch.graph import Node, ways
-from cnnviz_torch.inputs import Output, Shape, declared_inputs, exported_inputs
+from cnnviz_torch.inputs import Output, Shape, declared_inputs
 from cnnviz_torch.layers import arrays_of
 from cnnviz_torch.network import Network
 from cnnviz_torch.recording import Recorder
@@ -110,7 +111,7 @@ def wrap(
         network = unwrapped(native)
     else:
         shapes, batch = exported_inputs(native)
-        network = torch.export.unflatten(native)  # hooks do not fire on native.module()
+        network = unflattened(native)
         input_shape = input_shape or shapes
     if isinstance(network, SpecNetwork):
         input_shape = input_shape or network.input_shapes
@@ -291,7 +292,8 @@ class TorchModel:
             recorder.roots |= ends
             _check_called([*wrt, of], {*recorder.leaves, *recorder.roots})
             found = ways(recorder.roots[of], [recorder.leaves[node] for node in wrt])
-            if all(found.reached) and (everywhere or not recorder.interrupted):
+            complete = all(found.reached) and not found.checkpointed
+            if complete and (everywhere or not recorder.interrupted):
                 return recorder, ends, found.nodes
         if found.checkpointed:
             raise UnsupportedModelError(

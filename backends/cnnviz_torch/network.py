@@ -57,7 +57,7 @@ class Network:
         self._activation = activation
         self._batch = batch
         self._caller = caller_of(module)
-        self._by_name = len(inputs) > 1 and takes_names(module, inputs)
+        self._by_name = takes_names(module, inputs)
         self._random = True  # until a run has shown that it draws no random numbers
         self._structure: Structure | None = None
         self._lock = threading.RLock()

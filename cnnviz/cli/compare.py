@@ -20,6 +20,7 @@ from cnnviz.cli.base import (
 )
 from cnnviz.cli.options import (
     MethodCommand,
+    box_options,
     method_parameters,
     model_options,
     open_network,
@@ -41,6 +42,7 @@ __all__ = ["command"]
     help="Which; may be given several times.  All that the network can run if left out.",
 )
 @sample_options
+@box_options
 @click.option(
     "--out",
     "-o",
@@ -61,12 +63,15 @@ def command(
     target: str | None,
     layer: str,
     batch_size: int | None,
+    boxes: bool,
+    threshold: float | None,
     file: Path,
     as_document: bool,
     **given: Any,
 ) -> None:
     """Show side by side what several methods find in each PICTURE."""
     from cnnviz.comparing import run_methods
+    from cnnviz.explanation import THRESHOLD
     from cnnviz.images import Picture, read_picture
     from cnnviz.samples import samples_of
 
@@ -87,7 +92,9 @@ def command(
         with progress():
             samples = samples_of(network, read)
             comparison = run_methods(network, samples, asked, target, layer, batch_size=batch_size)
-            comparison.save(file)
+            comparison.save(
+                file, boxes=boxes, threshold=THRESHOLD if threshold is None else threshold
+            )
         first = next(iter(comparison.explanations.values()))
         document |= {
             "model": network.name,
@@ -114,4 +121,4 @@ def _print(document: dict[str, Any]) -> None:
     rows += [(method, "", f"left out: {reason}") for method, reason in document["skipped"].items()]
     title = f"{document['model']} ({document['framework']})"
     print_table(("method", "layer", ""), rows, title=title)
-    click.echo(f"{len(document['pictures'])} pictures, written to {document['file']}")
+    click.echo(f"Look at {document['file']}")

@@ -22,6 +22,7 @@ from cnnviz.cli.base import (
 )
 from cnnviz.cli.options import (
     MethodCommand,
+    box_options,
     method_parameters,
     model_options,
     open_network,
@@ -54,12 +55,7 @@ _COLUMNS = ("picture", "method", "target", "probability", "layer", "box", "statu
     help="How; may be given several times.",
 )
 @sample_options
-@click.option("--boxes", is_flag=True, help="Draw the box around what is hottest.")
-@click.option(
-    "--threshold",
-    type=click.FloatRange(0, 1, max_open=True),
-    help="The share of the maximum above which a box is drawn.  [default: 0.15]",
-)
+@box_options
 @click.option(
     "--out",
     "-o",

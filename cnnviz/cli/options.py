@@ -18,6 +18,7 @@ from cnnviz_core.registry import get_registry
 
 __all__ = [
     "MethodCommand",
+    "box_options",
     "method_parameters",
     "model_options",
     "open_network",
@@ -83,7 +84,7 @@ class MethodCommand(Command):
         """Write the command's own options, then the methods'."""
         own, theirs = [], []
         for param in self.get_params(ctx):
-            record = param.get_help_record(ctx)
+            record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
             if record is not None:
                 (theirs if _is_method_option(param) else own).append(record)
         with formatter.section("Options"):
@@ -197,6 +198,20 @@ def sample_options(function: F) -> F:
             help="A class's number or name, or top-3 for the first three; the predicted class if "
             "left out.",
         ),
+    ):
+        function = option(function)
+    return function
+
+
+def box_options(function: F) -> F:
+    """Add the options that say whether and where boxes are drawn."""
+    for option in (
+        click.option(
+            "--threshold",
+            type=click.FloatRange(0, 1, max_open=True),
+            help="The share of the maximum above which a box is drawn.  [default: 0.15]",
+        ),
+        click.option("--boxes", is_flag=True, help="Draw the box around what is hottest."),
     ):
         function = option(function)
     return function

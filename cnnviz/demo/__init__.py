@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from importlib import resources
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cnnviz.images import Picture, read_picture
 from cnnviz.network import Network, wrap
@@ -69,9 +69,10 @@ def network(backend: str | None = None) -> Network:
     """
     spec = netspec()
     meta = spec.meta
-    preprocessing = Preprocessing(
-        **{k: tuple(v) if isinstance(v, list) else v for k, v in meta["preprocessing"].items()}
-    )
+    fields: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in meta["preprocessing"].items()
+    }
+    preprocessing = Preprocessing(**fields)
     native = _built(spec, backend)
     if native is None:
         from cnnviz_core.testing.reference import ReferenceModel

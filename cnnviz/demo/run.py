@@ -1,4 +1,4 @@
-"""What ``cnnviz demo`` does: ask where each digit is, by every method, and compare with the truth."""
+"""What `cnnviz demo` does: ask where each digit is, by every method; compare with the truth."""
 
 from __future__ import annotations
 
@@ -27,8 +27,15 @@ THRESHOLD: Final = 0.15
 """The share of a map's maximum above which boxes are drawn (Selvaraju et al., 2017)."""
 
 _FAMILIES: Final = ("cam", "perturbation", "gradient")
-_PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = {"occlusion": {"window": 24, "stride": 8}}
+_PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = {"occlusion": {"window": 16, "stride": 8}}
 _LARGE: Final = 0.5
+_CELL: Final = 192
+_FOOTER: Final = (
+    "Green: the true box.  Blue: the box around what {boxed} finds, above {threshold} of its "
+    "maximum.  IoU: how much the box of a method and the true one share, intersection over union.\n"
+    "cam and grad-cam agree because this network ends in global average pooling and one linear "
+    "layer."
+)
 _BOXED: Final = "cam"
 
 
@@ -184,24 +191,23 @@ def draw(demo: Demo) -> Image.Image:
     explanations = dict(demo.comparison)
     scored = {method: localise(e, demo.truth) for method, e in explanations.items()}
     boxed = _BOXED if _BOXED in explanations else next(iter(explanations))
+    first, boxes = explanations[boxed], explanations[boxed].boxes(THRESHOLD)
     rows = []
     for i, (picture, marks) in enumerate(zip(demo.pictures, demo.truth, strict=True)):
-        first = explanations[boxed]
-        outlines = [Outline(mark.box, TRUE, mark.label) for mark in marks[:1]]
-        row = [Cell(picture.pixels, first.caption(i), outlines)]
+        sure = "" if first.probabilities is None else f"{first.probabilities[i]:.0%} sure"
+        row = [Cell(picture.pixels, sure, [Outline(marks[0].box, TRUE, marks[0].label)])]
         for method, e in explanations.items():
             note = "" if e.status[i] == "ok" else e.status[i]
             row.append(Cell(e.overlay(i), f"IoU {scored[method].iou[i]:.2f}", note=note))
-        found = [Outline(tuple(map(float, b)), FOUND) for b in first.boxes(THRESHOLD)[i]]
-        true = [Outline(marks[0].box, TRUE)]
-        row.append(Cell(picture.pixels, f"IoU {scored[boxed].iou[i]:.2f}", [*true, *found]))
+        found = [Outline(tuple(map(float, box)), FOUND) for box in boxes[i]]
+        overlap = f"IoU {scored[boxed].iou[i]:.2f}"
+        row.append(Cell(picture.pixels, overlap, [Outline(marks[0].box, TRUE), *found]))
         rows.append(row)
     return contact_sheet(
         rows,
         column_titles=["picture", *explanations, f"box of {boxed}"],
         row_titles=[f"where is\nthe {marks[0].label}?" for marks in demo.truth],
-        title="Digits in the wild: told which digits are there, never where",
-        footer=f"True boxes are green, boxes found are blue: above {THRESHOLD:.0%} of the maximum. "
-        f"{demo.network.model.framework}.",
-        cell=160,
+        title="Digits in the wild: the network was told which digits are there, never where",
+        footer=_FOOTER.format(boxed=boxed, threshold=f"{THRESHOLD:.0%}"),
+        cell=_CELL,
     )

@@ -115,7 +115,7 @@ def resize_matrix(
         - "bicubic": Keys' kernel with a = -0.75.  Equal to PyTorch's "bicubic" and OpenCV's
           INTER_CUBIC.
         - "nearest": the old pixel on which the new pixel's centre lies; on a border the later one.
-          Equal to PyTorch's "nearest-exact" and Pillow's NEAREST.
+          As PyTorch's "nearest-exact" and Pillow's NEAREST.
 
         Beyond the border the outermost pixel is repeated.
     antialias : bool

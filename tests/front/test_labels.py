@@ -87,6 +87,10 @@ def test_equal_names_are_told_apart_by_their_index():
         find_class("crane", ("crane", "dog", "crane"))
 
 
+def test_letter_case_decides_where_it_must():
+    assert [find_class(name, ("us", "US", "Us")) for name in ("us", "US", "Us")] == [0, 1, 2]
+
+
 def test_without_names_only_an_index_will_do():
     assert find_class(5000, None) == 5000
     assert find_class("12", None) == 12

@@ -55,9 +55,7 @@ def reference(pixels, resize, size, filter):
 @given(sizes, st.one_of(sides, sizes), sizes, st.sampled_from(sorted(FILTERS)))
 def test_as_torchvision_s_transforms(original, resize, size, interpolation):
     pixels = noise(original)
-    steps = Preprocessing(
-        size=size, resize=resize, interpolation=interpolation, mean=MEAN, std=STD
-    )
+    steps = Preprocessing(size=size, resize=resize, interpolation=interpolation, mean=MEAN, std=STD)
     x, geometry = prepare(read_picture(pixels), steps)
     expected = reference(pixels, resize, size, FILTERS[interpolation])
     assert x.shape == expected.shape == (*size, 3)
@@ -130,8 +128,7 @@ def test_contradictions(steps, said):
 def geometries(draw):
     original, resized, size = draw(sizes), draw(sizes), draw(sizes)
     offset = tuple(
-        -((s - r) // 2) if s > r else round((r - s) / 2)
-        for s, r in zip(size, resized, strict=True)
+        -((s - r) // 2) if s > r else round((r - s) / 2) for s, r in zip(size, resized, strict=True)
     )
     return Geometry(original, resized, offset, size)
 
