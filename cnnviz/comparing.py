@@ -192,6 +192,7 @@ def run_methods(
     layer: str = AUTO,
     *,
     batch_size: int | None = None,
+    remember: int = 8,
 ) -> Comparison:
     """Explain prepared samples by several methods.
 
@@ -203,6 +204,8 @@ def run_methods(
         All of one shape.
     methods, target, layer, batch_size
         As for `compare`.
+    remember : int
+        How many answers of the network to keep for the methods and targets that ask again.
 
     Returns
     -------
@@ -213,7 +216,7 @@ def run_methods(
     explainers = _loadable(asked, layer, batch_size, skipped)
     able = runnable(network.model)
     parts: dict[str, list[Explanation]] = {method: [] for method in explainers}
-    for task in batches(network, samples, target, batch_size):
+    for task in batches(network, samples, target, batch_size, remember):
         for done, (method, explainer) in enumerate(explainers.items()):
             if method not in skipped:
                 try:
@@ -224,15 +227,15 @@ def run_methods(
                         raise
                     skipped[method] = error.problem
             advance("methods", done + 1, len(explainers))
-    done = {method: join(found) for method, found in parts.items() if method not in skipped}
-    if not done:
+    explained = {method: join(found) for method, found in parts.items() if method not in skipped}
+    if not explained:
         raise MissingCapabilityError(
             "the network can run none of the methods: "
             + "; ".join(f"{method}: {why}" for method, why in skipped.items()),
             f"one of {', '.join(able) or 'no method, for this network'}",
             "choose another method, or pass the network itself instead of an exported copy",
         )
-    return Comparison(done, skipped)
+    return Comparison(explained, skipped)
 
 
 def _asked(methods: Methods | None) -> dict[str, Mapping[str, Any]]:

@@ -325,6 +325,7 @@ def batches(
     samples: Sequence[Sample],
     target: Asked | Sequence[Asked] = None,
     batch_size: int | None = None,
+    remember: int = 8,
 ) -> Iterator[Task]:
     """Divide samples into batches, each with its targets.
 
@@ -338,6 +339,8 @@ def batches(
         As for `explain`.
     batch_size : int, optional
         How many samples go through the network at once; 16 if left out.
+    remember : int
+        How many answers of the network each batch keeps for methods and targets that ask again.
 
     Returns
     -------
@@ -352,7 +355,7 @@ def batches(
             network,
             tuple(samples[i] for i in rows[chosen]),
             tuple(targets[chosen]),
-            MemoModel(network.model),
+            MemoModel(network.model, remember),
             len(rows),
         )
 

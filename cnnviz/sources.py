@@ -197,10 +197,15 @@ def _unknown(text: str) -> ModelSourceError:
             _what_there_is(),
             remedy,
         )
+    suffixes = [s for spec in get_registry().backends.values() for s in spec.suffixes]
+    is_path = "/" in text or Path(text).suffix in suffixes
+    places = [] if is_path else [f"{scheme}:{text}" for scheme in schemes]
     return ModelSourceError(
         f"there is no file {text!r}",
         _what_there_is(),
-        "check the path" + (f", or name its collection: '{schemes[0]}:{text}'" if schemes else ""),
+        f"check the path, or name its collection: {' or '.join(places)}"
+        if places
+        else "check the path",
     )
 
 

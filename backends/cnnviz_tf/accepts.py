@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from typing import Any
 
-__all__ = ["accepts", "is_saved_model"]
+__all__ = ["accepts", "is_saved_model", "keras_of"]
 
 
 def accepts(native: object) -> bool:
@@ -22,13 +23,11 @@ def accepts(native: object) -> bool:
     Returns
     -------
     bool
-        True for layers and models of Keras and tf_keras, ``tf.Module``, what ``tf.saved_model.load``
-        gives, and what ``tf.function`` gives.
+        True for layers and models of Keras and tf_keras, ``tf.Module``, and what
+        ``tf.saved_model.load`` and ``tf.function`` give.
     """
-    for name in ("keras", "tf_keras"):
-        keras = sys.modules.get(name)
-        if keras is not None and isinstance(native, keras.layers.Layer):
-            return True
+    if keras_of(native) is not None:
+        return True
     tf = sys.modules.get("tensorflow")
     if tf is None:
         return False
@@ -36,6 +35,25 @@ def accepts(native: object) -> bool:
     return isinstance(
         native, (tf.Module, kinds.PolymorphicFunction, kinds.ConcreteFunction)
     ) or is_saved_model(native)
+
+
+def keras_of(native: object) -> Any | None:
+    """Give the Keras (keras or tf_keras) that an object is a layer of, without importing any.
+
+    Parameters
+    ----------
+    native : object
+        Anything.
+
+    Returns
+    -------
+    module or None
+    """
+    for name in ("keras", "tf_keras"):
+        keras = sys.modules.get(name)
+        if keras is not None and isinstance(native, keras.layers.Layer):
+            return keras
+    return None
 
 
 def is_saved_model(native: object) -> bool:

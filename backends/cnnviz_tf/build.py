@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 import numpy as np
+
 from cnnviz_core.model import Array
 from cnnviz_core.netspec import NetSpec, Op
 
@@ -63,9 +64,7 @@ def build(net: NetSpec, *, dtype: str = "float32") -> keras.Model:
     for name, layer in layers.items():
         if layer.weights:
             layer.set_weights(_weights(layer, net.of_layer(name)))
-    return keras.Model(
-        inputs[0] if len(inputs) == 1 else inputs, values[net.output], name=net.name
-    )
+    return keras.Model(inputs[0] if len(inputs) == 1 else inputs, values[net.output], name=net.name)
 
 
 def _apply(
@@ -82,7 +81,9 @@ def _apply(
             layers[name] = pad(padding=padding, name=name, dtype=dtype)
         given = [layers[name](given[0])]
     if op.layer not in layers:
-        layers[op.layer] = _layer(op, arrays, given[0].shape[-1], {"name": op.layer, "dtype": dtype})
+        layers[op.layer] = _layer(
+            op, arrays, given[0].shape[-1], {"name": op.layer, "dtype": dtype}
+        )
     return layers[op.layer](given if op.kind in ("add", "concat") else given[0])
 
 
@@ -140,9 +141,7 @@ def _convolution(op: Op, arrays: dict[str, Array], channels: int, common: dict[s
         **common,
     }
     if op.attrs["groups"] == channels > 1:
-        return keras.layers.DepthwiseConv2D(
-            window, depth_multiplier=filters // channels, **options
-        )
+        return keras.layers.DepthwiseConv2D(window, depth_multiplier=filters // channels, **options)
     return keras.layers.Conv2D(filters, window, groups=op.attrs["groups"], **options)
 
 

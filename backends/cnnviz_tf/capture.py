@@ -1,4 +1,4 @@
-"""Recording what every Keras layer returns while a network is traced, and leaving no trace of it."""
+"""Recording what every Keras layer returns while a network is traced, without a trace on it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from cnnviz_tf.nodes import first_floating
 
-__all__ = ["Call", "preserved", "recording"]
+__all__ = ["Call", "layer_paths", "preserved", "recording"]
 
 _CONTAINERS: Final = {
     "list": list,
@@ -47,12 +47,46 @@ class Call:
     same_as: int | None
 
 
+def layer_paths(root: Any) -> dict[str, Any]:
+    """Name every layer inside a Keras layer by its path.
+
+    Parameters
+    ----------
+    root : keras.Layer
+        A layer or model.
+
+    Returns
+    -------
+    dict of str to keras.Layer
+        The names of the layers on the way, joined by "/"; a layer that is found twice has the first
+        path, and of two layers of one name in one place the second gets a number.
+    """
+    paths: dict[str, Any] = {}
+    seen = {id(root)}
+
+    def walk(parent: Any, prefix: str) -> None:
+        for layer in parent._flatten_layers(include_self=False, recursive=False):
+            if id(layer) in seen:
+                continue
+            seen.add(id(layer))
+            path = name = prefix + layer.name
+            number = 1
+            while path in paths:
+                number += 1
+                path = f"{name}_{number}"
+            paths[path] = layer
+            walk(layer, f"{path}/")
+
+    walk(root, "")
+    return paths
+
+
 @contextmanager
 def recording(root: Any, layers: Mapping[str, Any], graph: tf.Graph) -> Iterator[list[Call]]:
     """Record the calls of layers while the current thread builds a graph.
 
-    A layer that hands a tensor on untouched (dropout in inference, a container) hands on an identity
-    of it, so that each call has a tensor of its own to differentiate by and to replace.
+    A layer that hands a tensor on untouched (dropout in inference, a container) hands on an
+    identity of it, so that each call has a tensor of its own to differentiate by and to replace.
 
     Parameters
     ----------
@@ -117,8 +151,8 @@ def _is_container(layer: Any) -> bool:
 def preserved(layers: Iterable[Any]) -> Iterator[None]:
     """Put the attributes of layers back as they were.
 
-    Calling a layer may change it: Keras clears and collects losses, and a user's ``call`` may keep a
-    tensor or count.
+    Calling a layer may change it: Keras clears and collects losses, and a user's ``call`` may keep
+    a tensor or count.
 
     Parameters
     ----------

@@ -1,9 +1,9 @@
 """The gradient of grouped convolutions, which TensorFlow lacks on CPUs.
 
-Keras compiles grouped convolutions with XLA; in a traced graph they are plain ``Conv2D`` operations,
-whose backward pass TensorFlow runs on a CPU only with oneDNN and in single precision.  Their forward
-pass runs everywhere, and the gradient at the input is one: the gradient from above, spread out by
-the stride, convolved with the kernel turned around.
+Keras compiles grouped convolutions with XLA; in a traced graph they are plain ``Conv2D``
+operations, whose backward pass TensorFlow runs on a CPU only with oneDNN and in single precision.
+Their forward pass runs everywhere, and the gradient at the input is one: the gradient from above,
+spread out by the stride, convolved with the kernel turned around.
 """
 
 from __future__ import annotations

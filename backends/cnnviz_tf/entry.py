@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import inspect
 import re
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias
 
 import tensorflow as tf
+
 from cnnviz_core.errors import ArrayError, UnsupportedModelError
 from cnnviz_core.model import InputInfo
+from cnnviz_tf.accepts import is_saved_model, keras_of
+from cnnviz_tf.capture import layer_paths
 
-from cnnviz_tf.accepts import is_saved_model
-
-__all__ = ["DeclaredShape", "Entry", "entry_of", "keras_of", "layer_paths"]
+__all__ = ["DeclaredShape", "Entry", "entry_of"]
 
 DeclaredShape: TypeAlias = tuple[int | None, ...] | Mapping[str, tuple[int | None, ...]]
 """The shape of a network's input without the batch, or of each of its inputs by name."""
@@ -58,25 +58,6 @@ class Entry:
     built: Mapping[str, tuple[int | None, ...]] | None = None
 
 
-def keras_of(native: object) -> Any | None:
-    """Give the Keras (keras or tf_keras) that an object is a layer of, without importing any.
-
-    Parameters
-    ----------
-    native : object
-        Anything.
-
-    Returns
-    -------
-    module or None
-    """
-    for name in ("keras", "tf_keras"):
-        keras = sys.modules.get(name)
-        if keras is not None and isinstance(native, keras.layers.Layer):
-            return keras
-    return None
-
-
 def entry_of(native: object, input_shape: DeclaredShape | None = None) -> Entry:
     """Find out how a network is called.
 
@@ -106,40 +87,6 @@ def entry_of(native: object, input_shape: DeclaredShape | None = None) -> Entry:
         return replace(entry, native=native, root=native, layers=layer_paths(native))
     function = _main_function(native) if is_saved_model(native) else native
     return replace(_function(function, input_shape), native=native)
-
-
-def layer_paths(root: Any) -> dict[str, Any]:
-    """Name every layer inside a Keras layer by its path.
-
-    Parameters
-    ----------
-    root : keras.Layer
-        A layer or model.
-
-    Returns
-    -------
-    dict of str to keras.Layer
-        The names of the layers on the way, joined by "/"; a layer that is found twice has the first
-        path, and of two layers of one name in one place the second gets a number.
-    """
-    paths: dict[str, Any] = {}
-    seen = {id(root)}
-
-    def walk(parent: Any, prefix: str) -> None:
-        for layer in parent._flatten_layers(include_self=False, recursive=False):
-            if id(layer) in seen:
-                continue
-            seen.add(id(layer))
-            path = name = prefix + layer.name
-            number = 1
-            while path in paths:
-                number += 1
-                path = f"{name}_{number}"
-            paths[path] = layer
-            walk(layer, f"{path}/")
-
-    walk(root, "")
-    return paths
 
 
 # ---------------------------------------------------------------- Keras
@@ -190,9 +137,7 @@ def _functional(native: Any, input_shape: DeclaredShape | None) -> Entry:
         if len(tensors) == 1:
             return native(given[names[0]], training=False)
         by_tensor = {id(t): given[name] for name, t in zip(names, tensors, strict=True)}
-        return native(
-            tf.nest.map_structure(lambda t: by_tensor[id(t)], structure), training=False
-        )
+        return native(tf.nest.map_structure(lambda t: by_tensor[id(t)], structure), training=False)
 
     return Entry(
         inputs=_infos(_narrowed(shapes, input_shape), dtypes),
@@ -230,7 +175,7 @@ def _built_shapes(native: Any) -> dict[str, tuple[int | None, ...]] | None:
     """Give the input shapes that a subclassed model was built with, if Keras kept them."""
     config = native.get_build_config() if hasattr(native, "get_build_config") else None
     shapes = (config or {}).get("shapes_dict") or {"input": (config or {}).get("input_shape")}
-    if isinstance(shapes["input"] if "input" in shapes else None, Mapping):
+    if isinstance(shapes.get("input"), Mapping):
         shapes = shapes["input"]
     named = {name.removesuffix("_shape"): shape for name, shape in shapes.items()}
     if not all(isinstance(s, (tuple, list)) and _is_shape(s) for s in named.values()):

@@ -10,11 +10,11 @@ from typing import Any, Final
 
 import numpy as np
 import tensorflow as tf
+
 from cnnviz_core.checks import check_cotangent
 from cnnviz_core.errors import ArrayError, UnknownLayerError
 from cnnviz_core.model import INPUT, LOGITS, OUTPUT, Array, Cotangent, as_float, input_node
 from cnnviz_core.rules import BackwardRule
-
 from cnnviz_tf.execution import as_traced
 from cnnviz_tf.logits import scores_before
 from cnnviz_tf.rules import check_applicable, check_applied, differentiable_ops, in_force, relu_step

@@ -8,8 +8,8 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import tensorflow as tf
-from cnnviz_core.model import LayerInfo
 
+from cnnviz_core.model import LayerInfo
 from cnnviz_tf.nodes import Node
 from cnnviz_tf.rules import differentiable_ops
 

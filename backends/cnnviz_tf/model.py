@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
+
 from cnnviz_core.checks import check_inputs, check_replacement
 from cnnviz_core.errors import (
     ArrayError,
@@ -29,7 +30,6 @@ from cnnviz_core.model import (
     Trace,
 )
 from cnnviz_core.rules import STANDARD, BackwardRule
-
 from cnnviz_tf.entry import DeclaredShape, Entry, entry_of
 from cnnviz_tf.graph import Graph
 from cnnviz_tf.layers import describe
@@ -56,8 +56,8 @@ def wrap(
     Parameters
     ----------
     native : object
-        A Keras model or layer, what ``tf.saved_model.load`` gives, a ``tf.Module``, or a function of
-        TensorFlow.
+        A Keras model or layer, what ``tf.saved_model.load`` gives, a ``tf.Module``, or a function
+        of TensorFlow.
     input_shape : tuple of (int or None), or mapping of str to such, optional
         The input's shape without batch, channels last, such as (224, 224, 3); for several inputs
         one for each name.  Needed only where the network does not say.

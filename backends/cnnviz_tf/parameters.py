@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
-from cnnviz_core.model import Array, as_float
 
+from cnnviz_core.model import Array, as_float
 from cnnviz_tf.layers import kind_of_layer
 
 __all__ = ["arrays_of"]
@@ -21,7 +21,7 @@ _NORM: Final = {
 
 
 def arrays_of(layer: Any) -> Mapping[str, Array]:
-    """Give a Keras layer's own arrays, not those of layers inside it.
+    r"""Give a Keras layer's own arrays, not those of layers inside it.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def arrays_of(layer: Any) -> Mapping[str, Array]:
     Returns
     -------
     dict of str to ndarray
-        Copies.  A convolution has "weight" (\\*kernel, C_in / groups, C_out) and "bias"; a linear
+        Copies.  A convolution has "weight" (\*kernel, C_in / groups, C_out) and "bias"; a linear
         layer "weight" (C_in, C_out) and "bias"; a normalisation "scale", "shift", "mean" and
         "variance" (C,).  Others keep Keras' names.
     """

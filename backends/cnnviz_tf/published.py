@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from cnnviz_core.preprocessing import Described, Preprocessing
-
-from cnnviz_tf.entry import keras_of
+from cnnviz_tf.accepts import keras_of
 
 __all__ = ["describe"]
 
@@ -19,7 +18,7 @@ _MODES: Final = {
     "torch": {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)},
     "inside": {"scale": 1.0, "mean": (0.0, 0.0, 0.0)},
 }
-"""The modes of keras.applications' ``preprocess_input``; "inside": the network has layers for it."""
+"""The modes of keras.applications' ``preprocess_input``; "inside": done by the network itself."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,9 @@ _FAMILIES: Final = (
     _Family(r"resnet(50|101|152)", "caffe", 224, ("conv1_relu", "conv5_block3_out", "predictions")),
     _Family(r"resnet(50|101|152)v2", "tf", 224, ("conv5_block3_out", "post_bn", "predictions")),
     _Family(r"mobilenet_\d\.\d\d_\w+", "tf", 224, ("conv_dw_13", "conv_preds", "predictions")),
-    _Family(r"mobilenetv2_\d\.\d\d_\w+", "tf", 224, ("block_16_project", "out_relu", "predictions")),
+    _Family(
+        r"mobilenetv2_\d\.\d\d_\w+", "tf", 224, ("block_16_project", "out_relu", "predictions")
+    ),
     _Family(r"MobileNetV3(Small|Large)", "inside", 224, ("expanded_conv_project", "logits")),
     _Family(r"inception_v3", "tf", 299, ("mixed10", "predictions")),
     _Family(r"inception_resnet_v2", "tf", 299, ("mixed_7a", "conv_7b", "predictions")),

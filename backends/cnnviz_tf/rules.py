@@ -1,10 +1,11 @@
 """ReLU rules: the gradients registered for rectifiers, and the check that a rule took hold.
 
 Every rectifier of a traced graph carries one of our registered gradients, put there by
-``gradient_override_map``.  They ask what rule is in force while ``tf.gradients`` builds the backward
-pass, so one trace serves every rule: under `GUIDED` they are what is known as ``GuidedRelu``, under
-`DECONVNET` what is known as ``DeconvRelu``, and without a rule the plain derivative.  Their names
-are cnnviz's own, because a script that registers a ``GuidedRelu`` of its own must go on working.
+``gradient_override_map``.  They ask what rule is in force while ``tf.gradients`` builds the
+backward pass, so one trace serves every rule: under `GUIDED` they are what is known as
+``GuidedRelu``, under `DECONVNET` what is known as ``DeconvRelu``, and without a rule the plain
+derivative.  Their names are cnnviz's own, because a script that registers a ``GuidedRelu`` of its
+own must go on working.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import tensorflow as tf
+
 from cnnviz_core.errors import RuleError
 from cnnviz_core.rules import BackwardRule, ReluStep
 
@@ -220,8 +222,8 @@ def check_applicable(rule: BackwardRule, ops: Sequence[tf.Operation], between: s
         parts += [op.name for op in rectifiers if _is_clipped(op, on_the_way)]
     if parts:
         raise RuleError(
-            f"the rule {rule.name!r} has no meaning for the activation around {parts[0]!r}, which is "
-            "put together of several operations (PReLU, or ReLU with a max_value other than 6)",
+            f"the rule {rule.name!r} has no meaning for the activation around {parts[0]!r}, which "
+            "is put together of several operations (PReLU, or ReLU with a max_value other than 6)",
             "ReLU, ReLU6 or LeakyReLU",
             "use a method without a rule, such as saliency or grad-cam",
         )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 import tensorflow as tf
-from cnnviz_core.errors import ParameterError, UnsupportedModelError
 
+from cnnviz_core.errors import ParameterError, UnsupportedModelError
 from cnnviz_tf.capture import Call, recording
 from cnnviz_tf.convolution import CONVOLUTIONS
 from cnnviz_tf.entry import Entry
@@ -87,10 +87,8 @@ def trace(
             function, calls, result = _wrapped(entry, specs, output)
     tensors = [call.tensor for call in calls]
     if calls_functions(function.graph):
-        try:
+        with suppress(InliningError):  # rules will say what they cannot reach; all else works
             function, (result, *tensors) = flatten(function, [result, *tensors], _GRADIENTS)
-        except InliningError:
-            pass  # rules will say that they cannot reach inside; all else works on calls too
     inputs = dict(zip(entry.inputs, function.inputs, strict=False))
     nodes = (
         _layer_nodes(calls, tensors)

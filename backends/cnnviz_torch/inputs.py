@@ -6,6 +6,7 @@ import inspect
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any, TypeAlias
 
 import torch
@@ -13,11 +14,12 @@ from torch import nn
 
 from cnnviz_core.errors import ParameterError, UnsupportedModelError
 from cnnviz_core.model import InputInfo
-from cnnviz_torch.arrays import floating, main_tensor
+from cnnviz_torch.arrays import main_tensor
 
 __all__ = [
     "Output",
     "Shape",
+    "check_loaded",
     "declared_inputs",
     "reference_tensor",
     "select",
@@ -27,6 +29,28 @@ __all__ = [
 
 Shape: TypeAlias = tuple[int | None, ...]
 Output: TypeAlias = str | int | Callable[[Any], torch.Tensor] | None
+
+
+def check_loaded(network: nn.Module) -> None:
+    """Check that a network's parameters hold values.
+
+    Parameters
+    ----------
+    network : nn.Module
+        The network.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If one has none yet.
+    """
+    for tensor in chain(network.parameters(), network.buffers()):
+        if tensor.is_meta or nn.parameter.is_lazy(tensor):
+            raise UnsupportedModelError(
+                "the network's parameters hold no values yet (meta device or lazy module)",
+                "a network whose parameters are loaded",
+                "load its weights, or run a lazy network once",
+            )
 
 
 def reference_tensor(network: nn.Module) -> torch.Tensor | None:
@@ -41,21 +65,9 @@ def reference_tensor(network: nn.Module) -> torch.Tensor | None:
     -------
     Tensor or None
         Its first floating-point parameter, or failing that buffer.
-
-    Raises
-    ------
-    UnsupportedModelError
-        If a parameter has no values yet.
     """
-    found = [*network.parameters(), *network.buffers()]
-    for tensor in found:
-        if tensor.is_meta or nn.parameter.is_lazy(tensor):
-            raise UnsupportedModelError(
-                "the network's parameters hold no values yet (meta device or lazy module)",
-                "a network whose parameters are loaded",
-                "load its weights, or run a lazy network once",
-            )
-    return next(floating(found), None)
+    held = chain(network.parameters(), network.buffers())
+    return next((tensor for tensor in held if tensor.is_floating_point()), None)
 
 
 def declared_inputs(

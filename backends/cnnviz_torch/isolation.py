@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -99,10 +100,12 @@ def _without_compiled_code() -> Iterator[None]:
 @contextmanager
 def _same_random_state(network: nn.Module) -> Iterator[None]:
     """Restore the states of the random generators that the network may draw from."""
-    devices = _accelerators(network)
-    kind = devices[0].type if devices else "cuda"
-    with torch.random.fork_rng([device.index for device in devices], device_type=kind):
+    saved = [(put, get()) for get, put in _generators(network)]
+    try:
         yield
+    finally:
+        for put, state in saved:
+            put(state)
 
 
 def random_states(network: nn.Module) -> list[torch.Tensor]:
@@ -111,21 +114,28 @@ def random_states(network: nn.Module) -> list[torch.Tensor]:
     Parameters
     ----------
     network : nn.Module
-        The network, on one kind of accelerator at most.
+        The network.
 
     Returns
     -------
     list of Tensor
+        Of the CPU's generator and of those of the devices that hold its parameters.
     """
-    others = (
-        torch.get_device_module(device).get_rng_state(device) for device in _accelerators(network)
-    )
-    return [torch.get_rng_state(), *others]
+    return [get() for get, _ in _generators(network)]
 
 
-def _accelerators(network: nn.Module) -> list[torch.device]:
-    """List the devices besides the CPU on which a network has parameters."""
-    return list({p.device: None for p in network.parameters() if p.device.type != "cpu"})
+def _generators(network: nn.Module) -> Iterator[tuple[Callable[..., Any], Callable[..., Any]]]:
+    """Give how to read and how to write the state of each generator."""
+    yield torch.get_rng_state, torch.set_rng_state
+    for device in {parameter.device for parameter in network.parameters()}:
+        if device.type == "mps":  # of which there is one
+            yield torch.mps.get_rng_state, torch.mps.set_rng_state
+        elif device.type != "cpu":
+            module = torch.get_device_module(device)
+            yield (
+                partial(module.get_rng_state, device),
+                partial(module.set_rng_state, device=device),
+            )
 
 
 def caller_of(network: nn.Module) -> Callable[..., Any]:

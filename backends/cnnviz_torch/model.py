@@ -38,7 +38,7 @@ from cnnviz_torch.build import SpecNetwork
 from cnnviz_torch.capture import Action, watching
 from cnnviz_torch.exported import exported_inputs, unflattened
 from cnnviz_torch.graph import Node, ways
-from cnnviz_torch.inputs import Output, Shape, declared_inputs
+from cnnviz_torch.inputs import Output, Shape, check_loaded, declared_inputs
 from cnnviz_torch.layers import arrays_of
 from cnnviz_torch.network import Network
 from cnnviz_torch.recording import Recorder
@@ -115,6 +115,7 @@ def wrap(
         input_shape = input_shape or shapes
     if isinstance(network, SpecNetwork):
         input_shape = input_shape or network.input_shapes
+    check_loaded(network)
     if any(
         isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None
         for module in network.modules()
@@ -253,7 +254,9 @@ class TorchModel:
             value = to_array(root, channels_first=first)
             given = cotangent(value) if callable(cotangent) else cotangent
             seed = to_tensor(check_cotangent(given, value, of), root, channels_first=first)
-            gradients = torch.autograd.grad(root, leaves, seed, materialize_grads=True)
+            gradients = (
+                torch.autograd.grad(root, leaves, seed, materialize_grads=True) if leaves else ()
+            )
         values = {**_ends(ends, structure), of: value}
         results = {}
         for node, leaf, gradient in zip(wrt, leaves, gradients, strict=True):

@@ -128,8 +128,8 @@ class Network:
 
     def watch(self, structure: Structure, node: str, action: Action) -> Watch:
         """Say at which call of which module an action is to be done."""
-        info = find_layer(structure.layers, node)
-        return self.module.get_submodule(structure.nodes[info.name].module), info.call, action
+        found = structure.nodes[find_layer(structure.layers, node).name]
+        return self.module.get_submodule(found.module), found.call, action
 
     def input_of(self, node: str) -> str:
         """Give the name of the input that a node stands for."""

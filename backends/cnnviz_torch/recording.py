@@ -62,13 +62,14 @@ class Recorder:
 
         def act(value: torch.Tensor) -> torch.Tensor:
             self._look()
+            with torch.inference_mode(False), torch.enable_grad():
+                # What is recorded may depend on an earlier leaf; all else becomes a leaf.
+                recorded = value.requires_grad
+                kept = value.clone() if recorded else value.detach().clone().requires_grad_()
+                self.leaves[node] = kept
+                handed_on = kept.clone()  # what follows may overwrite it
             torch.set_grad_enabled(True)
-            # A value that is recorded may depend on an earlier leaf; any other becomes a leaf.
-            recorded = value.requires_grad
-            self.leaves[node] = (
-                value.clone() if recorded else value.detach().clone().requires_grad_()
-            )
-            return self.leaves[node].clone()  # what follows may overwrite it
+            return handed_on
 
         return act
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -33,12 +34,15 @@ class Node:
         What is told of it.
     module : str
         The module's path in the network, as torch names it.
+    call : int
+        Which call of this module it is, from 0.
     channels_first : bool
         Whether its value has the channels on the second axis; at the boundary they are on the last.
     """
 
     info: LayerInfo
     module: str
+    call: int
     channels_first: bool
 
 
@@ -84,11 +88,16 @@ class Structure:
 
 @dataclass(frozen=True)
 class _Call:
-    """One call of a module, and the first floating-point tensor that it returned."""
+    """One call of a module, and the first floating-point tensor that it returned.
+
+    `own` counts the module's calls, `index` those of the layer: an exported program may hold
+    several modules for one layer.
+    """
 
     name: str
     path: str
     module: nn.Module
+    own: int
     index: int
     value: torch.Tensor
     version: int
@@ -105,9 +114,9 @@ def named_layers(network: nn.Module) -> Iterator[tuple[str, str, nn.Module]]:
     Yields
     ------
     (str, str, nn.Module)
-        The layer's name (without the parts that ``torch.compile`` puts in), its path as torch names
-        it, and the module.  Left out are scripted modules, which refuse hooks, and modules that
-        compute a parameter.
+        The layer's name, its path as torch names it, and the module.  The name is without what
+        ``torch.compile`` puts in, and without the number of the call in an exported program.  Left
+        out are scripted modules, which refuse hooks, and modules that compute a parameter.
     """
     for path, module in network.named_modules():
         parts = path.split(".")
@@ -117,7 +126,8 @@ def named_layers(network: nn.Module) -> Iterator[tuple[str, str, nn.Module]]:
             and "_orig_mod" not in module._modules
             and not isinstance(module, torch.jit.ScriptModule)
         ):
-            yield ".".join(part for part in parts if part != "_orig_mod"), path, module
+            named = (re.sub(r"@\d+$", "", part) for part in parts if part != "_orig_mod")
+            yield ".".join(named), path, module
 
 
 def trace(network: nn.Module, run: Callable[[], torch.Tensor], axes: int, batch: int) -> Structure:
@@ -139,21 +149,26 @@ def trace(network: nn.Module, run: Callable[[], torch.Tensor], axes: int, batch:
     Structure
     """
     names = {module: (name, path) for name, path, module in named_layers(network)}
-    count: dict[nn.Module, int] = defaultdict(int)
+    own: Counter[nn.Module] = Counter()
+    count: Counter[str] = Counter()
     calls: list[_Call] = []
 
     def note(module: nn.Module, args: Any, output: Any) -> None:
+        name, path = names[module]
         value = main_tensor(output)
         if value is not None and value.ndim > 0:
             # The tensors are kept until the end, so that no two have the same identity.
-            calls.append(_Call(*names[module], module, count[module], value, version_of(value)))
-        count[module] += 1
+            calls.append(
+                _Call(name, path, module, own[module], count[name], value, version_of(value))
+            )
+        own[module] += 1
+        count[name] += 1
 
     with HeadFinder() as finder, hooked(names, note):
         output = run()
     head = finder.find(output)
     layouts: dict[torch.Size, bool] = {}
-    nodes = _nodes(calls, {names[m][0]: n for m, n in count.items()}, layouts, axes, batch)
+    nodes = _nodes(calls, count, layouts, axes, batch)
     return Structure(
         MappingProxyType(nodes),
         MappingProxyType({name: node.info for name, node in nodes.items()}),
@@ -204,7 +219,7 @@ def _nodes(
             calls=calls_of,
             same_as=maker if kind == "container" and maker != name else None,
         )
-        nodes[name] = Node(info, call.path, channels_first)
+        nodes[name] = Node(info, call.path, call.own, channels_first)
     return nodes
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import warnings
 from typing import Any
 
@@ -33,6 +34,8 @@ class _Group(click.Group):
         def show(message: Warning | str, *args: Any, **kwargs: Any) -> None:
             click.secho(f"warning: {message}", fg="yellow", err=True)
 
+        # TensorFlow's notes about its own start are no news to a user of this command.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         with warnings.catch_warnings():
             warnings.showwarning = show
             return super().invoke(ctx)

@@ -109,8 +109,8 @@ def command(
             _print(document)
     if as_document:
         as_json(document)
-    for picture, error in failures:
-        print_error(error, picture)
+    for picture, failure in failures:
+        print_error(failure, picture)
     if failures:
         raise click.exceptions.Exit(PARTLY if read else FAILED)
 

@@ -108,7 +108,7 @@ def command(
     for method, explainer in explainers.items():
         require(explainer.needs, network.model, method, runnable(network.model))
     make_folder(folder)
-    look = {"boxes": boxes, "threshold": THRESHOLD if threshold is None else threshold}
+    threshold = THRESHOLD if threshold is None else threshold
     results: list[dict[str, Any]] = []
     failures: list[tuple[str, CnnvizError]] = []
     names = _Names()
@@ -124,8 +124,8 @@ def command(
                 stem = names.stem(picture, explanation, target)
                 files = [folder / f"{stem}.{suffix}" for suffix in dict.fromkeys(formats)]
                 for file in files:
-                    explanation.save(file, **look)
-                results.append(_record(picture, explanation, files, look["threshold"]))
+                    explanation.save(file, boxes=boxes, threshold=threshold)
+                results.append(_record(picture, explanation, files, threshold))
         advance("pictures", len(pictures), len(pictures))
     if as_document:
         as_json(
@@ -140,8 +140,8 @@ def command(
         title = f"{network.name} ({network.model.framework})"
         rows = [_row(result, boxes) for result in results]
         print_table(_COLUMNS, rows, title=title, numeric=("probability",))
-    for picture, error in failures:
-        print_error(error, picture)
+    for picture, failure in failures:
+        print_error(failure, picture)
     if failures:
         raise click.exceptions.Exit(PARTLY if results else FAILED)
 

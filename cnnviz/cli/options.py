@@ -82,7 +82,8 @@ class MethodCommand(Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the command's own options, then the methods'."""
-        own, theirs = [], []
+        own: list[tuple[str, str]] = []
+        theirs: list[tuple[str, str]] = []
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
             if record is not None:
@@ -101,7 +102,7 @@ def _named_methods(args: Sequence[str]) -> tuple[str, ...]:
     """Find the methods among arguments of which the rest is not understood yet."""
     option = click.Option(["--method", "-m"], multiple=True)
     peek = click.Command("peek", params=[option], add_help_option=False)
-    settings = {"ignore_unknown_options": True, "allow_extra_args": True}
+    settings: dict[str, Any] = {"ignore_unknown_options": True, "allow_extra_args": True}
     ctx = peek.make_context("peek", list(args), resilient_parsing=True, **settings)
     return tuple(dict.fromkeys(ctx.params["method"] or ()))
 
@@ -259,9 +260,10 @@ def _preprocessing(text: str) -> Preprocessing:
         unknown = sorted(set(values) - known)
         if unknown:
             raise ValueError(f"unknown field {unknown[0]!r}")
-        return Preprocessing(
-            **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        )
+        fields: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
+        return Preprocessing(**fields)
     except (ValueError, TypeError) as error:
         raise ParameterError(
             f"{text!r} describes no preprocessing: {error}",

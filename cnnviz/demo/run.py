@@ -28,6 +28,8 @@ THRESHOLD: Final = 0.15
 
 _FAMILIES: Final = ("cam", "perturbation", "gradient")
 _PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = {"occlusion": {"window": 16, "stride": 8}}
+_REMEMBER: Final = 64
+"""Enough for all windows of a scene, so that its digits share them."""
 _LARGE: Final = 0.5
 _CELL: Final = 192
 _FOOTER: Final = (
@@ -113,7 +115,9 @@ def run(backend: str | None = None) -> Demo:
     samples = samples_of(net, pictures)
     targets = [marks[0].label for marks in truth]
     chosen = {name: _PARAMETERS.get(name, {}) for name in _built_in()}
-    return Demo(net, pictures, truth, run_methods(net, samples, chosen, targets))
+    return Demo(
+        net, pictures, truth, run_methods(net, samples, chosen, targets, remember=_REMEMBER)
+    )
 
 
 def _built_in() -> list[str]:
@@ -175,7 +179,9 @@ def differences(one: Comparison, other: Comparison) -> dict[str, float]:
 
 
 def draw(demo: Demo) -> Image.Image:
-    """Draw the contact sheet: a row for each digit, a column for each method.
+    """Draw the contact sheet: rows of scenes, a column for each method.
+
+    The first scene is asked for each of its digits, the others for one.
 
     Parameters
     ----------
@@ -192,8 +198,10 @@ def draw(demo: Demo) -> Image.Image:
     scored = {method: localise(e, demo.truth) for method, e in explanations.items()}
     boxed = _BOXED if _BOXED in explanations else next(iter(explanations))
     first, boxes = explanations[boxed], explanations[boxed].boxes(THRESHOLD)
+    shown = _shown(demo)
     rows = []
-    for i, (picture, marks) in enumerate(zip(demo.pictures, demo.truth, strict=True)):
+    for i in shown:
+        picture, marks = demo.pictures[i], demo.truth[i]
         sure = "" if first.probabilities is None else f"{first.probabilities[i]:.0%} sure"
         row = [Cell(picture.pixels, sure, [Outline(marks[0].box, TRUE, marks[0].label)])]
         for method, e in explanations.items():
@@ -206,8 +214,18 @@ def draw(demo: Demo) -> Image.Image:
     return contact_sheet(
         rows,
         column_titles=["picture", *explanations, f"box of {boxed}"],
-        row_titles=[f"where is\nthe {marks[0].label}?" for marks in demo.truth],
+        row_titles=[f"where is\nthe {demo.truth[i][0].label}?" for i in shown],
         title="Digits in the wild: the network was told which digits are there, never where",
         footer=_FOOTER.format(boxed=boxed, threshold=f"{THRESHOLD:.0%}"),
         cell=_CELL,
     )
+
+
+def _shown(demo: Demo) -> list[int]:
+    """Choose the rows of the sheet: all of the first scene, and one of each other."""
+    pictures = demo.pictures
+    return [
+        i
+        for i, picture in enumerate(pictures)
+        if picture is pictures[0] or picture is not pictures[i - 1]
+    ]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -38,6 +39,7 @@ __all__ = [
     "crop",
     "digits",
     "draw",
+    "draw_scene",
     "recolour",
 ]
 
@@ -143,7 +145,7 @@ class Scene(NamedTuple):
     Attributes
     ----------
     picture : ndarray
-        (`SIZE`, `SIZE`, 3) uint8.
+        (H, W, 3) uint8.
     marks : tuple of Mark
         None, one or several, of different classes; their boxes do not overlap.
     photograph : str
@@ -155,7 +157,8 @@ class Scene(NamedTuple):
     photograph: str
 
 
-def backdrops(*, held_out: bool) -> list[Backdrop]:
+@cache
+def backdrops(*, held_out: bool) -> tuple[Backdrop, ...]:
     """Load one half of the photographs.
 
     Parameters
@@ -165,11 +168,11 @@ def backdrops(*, held_out: bool) -> list[Backdrop]:
 
     Returns
     -------
-    list of Backdrop
+    tuple of Backdrop
     """
-    return [
+    return tuple(
         _backdrop(name) for name, photo in PHOTOGRAPHS.items() if photo.held_out == held_out
-    ]
+    )
 
 
 def _backdrop(name: str) -> Backdrop:
@@ -185,6 +188,7 @@ def _backdrop(name: str) -> Backdrop:
     return Backdrop(name, tuple(sizes))
 
 
+@cache
 def digits(*, held_out: bool) -> Digits:
     """Load one part of the handwritten digits.
 
@@ -329,7 +333,7 @@ def draw(rng: np.random.Generator, stroke: Array) -> Array:
     ndarray
         (h, w), how much of each pixel the ink covers, 0 to 1, cut tight around the visible ink.
     """
-    cell = rng.uniform(26, 42) / 8
+    cell = rng.uniform(25, 40) / 8
     form = AffineTransform(
         scale=(cell * rng.uniform(0.85, 1.15), cell),
         rotation=np.deg2rad(rng.uniform(-14, 14)),
@@ -350,12 +354,41 @@ def draw(rng: np.random.Generator, stroke: Array) -> Array:
     return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
+def draw_scene(
+    rng: np.random.Generator, *, held_out: bool, odds: Sequence[float], size: int = SIZE
+) -> Scene:
+    """Draw a random scene.
+
+    Parameters
+    ----------
+    rng : Generator
+        Where the randomness comes from.
+    held_out : bool
+        Whether of held-out digits on held-out photographs, as they are.  The others are recoloured
+        and cluttered, for what is learned on few photographs is to hold on any.
+    odds : sequence of float
+        The chances of no digit, one, two, ...
+    size : int
+        Height and width in pixels, at most `SIZE`.
+
+    Returns
+    -------
+    Scene
+    """
+    photographs = backdrops(held_out=held_out)
+    backdrop, other = (photographs[i] for i in rng.integers(len(photographs), size=2))
+    picture = crop(rng, backdrop, size)
+    if not held_out:
+        picture = recolour(rng, picture) if rng.random() < 0.7 else picture
+        if rng.random() < 0.8:
+            count = int(rng.integers(1, 4 if size < SIZE else 7))
+            picture = clutter(rng, picture, recolour(rng, crop(rng, other, size)), count)
+    count = int(rng.choice(len(odds), p=odds))
+    return compose(rng, backdrop.name, picture, digits(held_out=held_out), count)
+
+
 def compose(
-    rng: np.random.Generator,
-    backdrop: str,
-    picture: Array,
-    digits: Digits,
-    count: int,
+    rng: np.random.Generator, photograph: str, picture: Array, digits: Digits, count: int
 ) -> Scene:
     """Draw digits of different classes on a picture.
 
@@ -363,10 +396,10 @@ def compose(
     ----------
     rng : Generator
         Where the randomness comes from.
-    backdrop : str
-        The name of the photograph.
+    photograph : str
+        The name of what lies behind them.
     picture : ndarray
-        (`SIZE`, `SIZE`, 3), 0 to 1.
+        (H, W, 3), 0 to 1.
     digits : Digits
         Which to choose from.
     count : int
@@ -390,7 +423,7 @@ def compose(
                 window += (colour - window) * ink[..., np.newaxis]
                 marks.append(Mark(int(label), box))
                 break
-    return Scene((picture * 255).round().astype(np.uint8), tuple(marks), backdrop)
+    return Scene((picture * 255).round().astype(np.uint8), tuple(marks), photograph)
 
 
 def _place(
@@ -415,10 +448,69 @@ def _colour(rng: np.random.Generator, lab: Array, box: Box) -> Array | None:
     """Choose an ink that differs in lightness from 9 in 10 pixels around it, or None."""
     x0, y0, x1, y1 = box
     around = lab[y0 - _MARGIN : y1 + _MARGIN, x0 - _MARGIN : x1 + _MARGIN, 0].ravel()
-    hsv = rng.uniform((0, 0.35, 0.1), (1, 1, 1), size=(24, 3))
-    hsv[:2] = (0, 0, 1), (0, 0, 0.05)
-    inks = hsv2rgb(hsv)
+    light = rng.uniform((0, 0.25, 0.85), (1, 1, 1), size=(24, 3))
+    dark = rng.uniform((0, 0.5, 0.05), (1, 1, 0.45), size=(24, 3))
+    inks = hsv2rgb(np.concatenate([light, dark, [(0, 0, 1), (0, 0, 0.05)]]))
     lightness = rgb2lab(inks)[:, 0]
     contrast = np.quantile(np.abs(lightness[:, np.newaxis] - around), 0.1, axis=1)
     good = np.flatnonzero(contrast >= _CONTRAST)
     return inks[rng.choice(good)] if len(good) else None
+
+
+class Pose(NamedTuple):
+    """A window on a photograph, and the seed of the digits that are drawn on it.
+
+    Attributes
+    ----------
+    photograph : str
+        Its name in `PHOTOGRAPHS`.
+    height : int
+        To how many pixels its height is scaled down.
+    corner : tuple of int
+        (x, y) of the window's upper left corner.
+    count : int
+        How many digits.
+    seed : int
+        Where the randomness comes from.
+    """
+
+    photograph: str
+    height: int
+    corner: tuple[int, int]
+    count: int
+    seed: int
+
+
+SHOWCASE: Final = (
+    Pose("chelsea", 128, (30, 0), 3, seed=19),
+    Pose("coffee", 181, (60, 40), 2, seed=25),
+    Pose("rocket", 128, (32, 0), 3, seed=18),
+    Pose("astronaut", 128, (0, 0), 2, seed=22),
+    Pose("coffee", 128, (25, 0), 3, seed=28),
+    Pose("chelsea", 181, (40, 30), 2, seed=18),
+    Pose("astronaut", 181, (20, 5), 3, seed=17),
+    Pose("rocket", 181, (80, 53), 2, seed=20),
+)
+"""The scenes that ship with the demo: chosen by eye, before any network saw them."""
+
+
+def showcase() -> list[Scene]:
+    """Draw the scenes that ship with the demo: held-out digits on held-out photographs.
+
+    Returns
+    -------
+    list of Scene
+    """
+    sizes = {
+        (backdrop.name, len(picture)): picture
+        for backdrop in backdrops(held_out=True)
+        for picture in backdrop.sizes
+    }
+    scenes = []
+    for pose in SHOWCASE:
+        x, y = pose.corner
+        window = sizes[pose.photograph, pose.height][y : y + SIZE, x : x + SIZE]
+        rng = np.random.default_rng(pose.seed)
+        chosen = digits(held_out=True)
+        scenes.append(compose(rng, pose.photograph, window, chosen, pose.count))
+    return scenes

@@ -218,7 +218,8 @@ def test_iou_of_a_box_with_itself_is_one(b):
 def test_iou_of_small_unsigned_boxes_does_not_wrap():
     a, b = np.array([[200, 200, 250, 250]], np.uint8), np.array([[0, 0, 10, 10]], np.uint8)
     assert iou(a, b) == 0
-    assert iou(a, a) == 1
+    whole = np.array([[0, 0, 255, 255]], np.uint8)
+    assert iou(whole, whole, inclusive=True) == 1
 
 
 def test_no_box_overlaps_nothing():
@@ -262,6 +263,7 @@ def test_clipping_keeps_the_type_and_its_argument():
         (lambda: iou([0, 0, 1, 1], [[0, 0, 1, 1]]), ArrayError, "a has the shape"),
         (lambda: iou([[0, 0, 1, 1]], [[3, 0, 1, 1]]), ArrayError, "b holds"),
         (lambda: iou([[0, 0, 1, np.nan]], []), ArrayError, "not finite"),
+        (lambda: iou([[0, 0, 1, np.inf]], []), ArrayError, "not finite"),
         (lambda: clip_boxes([["a", "b", "c", "d"]], 3, 3), ArrayError, "type"),
         (lambda: clip_boxes([[0, 0, 1, 1]], 0, 3), ParameterError, "width=0"),
     ],

@@ -170,7 +170,7 @@ def test_the_default_is_the_largest_magnitude():
 
 def test_l2_of_tiny_gradients_is_not_zero():
     tiny = np.array([[3e-30, 4e-30]], dtype=np.float32)
-    assert reduce_channels(tiny, "l2")[0] == pytest.approx(5e-30, rel=1e-6)
+    assert reduce_channels(tiny, "l2")[0] == pytest.approx(5e-30, rel=1e-6, abs=0)
 
 
 @pytest.mark.parametrize(
@@ -182,6 +182,7 @@ def test_l2_of_tiny_gradients_is_not_zero():
         (lambda: min_max(np.ones((2, 3)), axis=2), ParameterError, "axis=2"),
         (lambda: percentile_clip(np.ones((2, 3)), axis=(1, -3)), ParameterError, "-3"),
         (lambda: percentile_clip(np.ones((2, 3)), 101), ParameterError, "q=101"),
+        (lambda: percentile_clip(np.ones((2, 3)), -1), ParameterError, "q=-1"),
         (lambda: percentile_clip(np.ones((2, 3)), math.nan), ParameterError, "q=nan"),
         (lambda: reduce_channels(np.ones(3)), ArrayError, r"\.\.\.grid"),
         (lambda: reduce_channels(np.ones((2, 3)), "max"), ParameterError, "'max-abs'"),

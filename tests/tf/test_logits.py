@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+
 from cnnviz_core.model import INPUT, LOGITS, OUTPUT
 from cnnviz_tf.model import wrap
 

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+
 from cnnviz_core.errors import RuleError
 from cnnviz_core.model import INPUT, LOGITS
 from cnnviz_core.rules import DECONVNET, GUIDED, STANDARD, BackwardRule, ReluStep

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from cnnviz_torch.build import build
-from cnnviz_torch.model import wrap
 from torch import nn
 
 from cnnviz_core.errors import ParameterError
 from cnnviz_core.netspec import NetSpec, Op
 from cnnviz_core.testing.nets import NETS, random_input
 from cnnviz_core.testing.reference import ReferenceModel
+from cnnviz_torch.build import build
+from cnnviz_torch.model import wrap
 
 
 def test_layers_are_modules_of_their_names():

@@ -11,6 +11,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
+
+from cnnviz_core.errors import ArrayError, UnknownLayerError
+from cnnviz_core.model import INPUT, LOGITS, OUTPUT
 from cnnviz_torch.model import wrap
 from support.torch_nets import (
     Residual,
@@ -20,10 +24,6 @@ from support.torch_nets import (
     picture,
     seeded,
 )
-from torch import nn
-
-from cnnviz_core.errors import ArrayError, UnknownLayerError
-from cnnviz_core.model import INPUT, LOGITS, OUTPUT
 
 
 class Head(nn.Module):
@@ -131,6 +131,13 @@ def test_several_nodes_at_once_equal_one_at_a_time():
     for node in nodes:
         alone = model.pullback(x, np.ones_like, wrt=[node]).gradients[node]
         np.testing.assert_allclose(together.gradients[node], alone, rtol=1e-12, atol=1e-15)
+
+
+def test_no_node_gives_the_values_alone():
+    model, x = wrap(seeded(Residual)), picture()
+    back = model.pullback(x, np.ones_like, wrt=[])
+    assert dict(back.gradients) == {}
+    np.testing.assert_array_equal(back.values[LOGITS], model.forward(x).logits)
 
 
 def test_a_node_is_its_own_derivative():
@@ -276,14 +283,17 @@ def test_results_are_nobody_elses_memory():
     assert not net.table.weight.any()
 
 
-def test_the_input_is_not_overwritten():
-    net = seeded(lambda: nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(3, 2, 3)))
-    model, x = wrap(net), picture()
+@pytest.mark.parametrize("shape", [(2, 8, 7, 3), (2, 8, 7, 1), (2, 6)])
+def test_the_input_is_not_overwritten(shape):
+    net = seeded(lambda: nn.Sequential(nn.ReLU(inplace=True), nn.Flatten()))
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     kept = x.copy()
-    x.flags.writeable = False
-    model.forward(x)
-    model.pullback(x, np.ones_like)
-    np.testing.assert_array_equal(x, kept)
+    for writeable in (True, False):
+        x.flags.writeable = writeable
+        model = wrap(net)
+        model.forward(x)
+        model.pullback(x, np.ones_like)
+        np.testing.assert_array_equal(x, kept)
 
 
 def test_channels_last_views_are_taken():
@@ -328,12 +338,43 @@ def test_a_frozen_backbone_under_no_grad_is_differentiated():
     assert_gradients_are_slopes(wrap(seeded(Net)), picture(), ["backbone.0", INPUT, "backbone.2"])
 
 
+def test_a_way_that_is_partly_under_no_grad_is_followed_whole():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Conv2d(3, 4, 3, padding=1)
+            self.second = nn.Conv2d(4, 4, 3, padding=1)
+
+        def forward(self, x):
+            with torch.no_grad():
+                x = self.first(x)
+            y = self.second(x.tanh())
+            return (x + y).mean((2, 3))
+
+    nodes = ["first", "second"]
+    model, x = wrap(seeded(Net)), picture()
+    assert_gradients_are_slopes(model, x, nodes)
+    assert_gradients_are_slopes(model, x, nodes[:1])
+
+
 def test_a_forward_under_no_grad_is_differentiated():
     class Net(Residual):
         forward = torch.no_grad()(Residual.forward)
 
     assert_gradients_are_slopes(wrap(seeded(Net)), picture(), ["stem"])
     assert_gradients_are_slopes(wrap(seeded(Net)), picture(), [INPUT])
+
+
+@pytest.mark.parametrize("node", ["bn1", INPUT])
+def test_a_forward_in_inference_mode_is_looked_at_but_not_differentiated(node):
+    class Net(Residual):
+        forward = torch.inference_mode()(Residual.forward)
+
+    model, x = wrap(seeded(Net)), picture()
+    expected = wrap(seeded(Residual)).forward(x, capture=["bn1"])["bn1"]
+    np.testing.assert_array_equal(model.forward(x, capture=["bn1"])["bn1"], expected)
+    with pytest.raises(UnknownLayerError, match="inference_mode"):
+        model.pullback(x, np.ones_like, wrt=[node])
 
 
 def test_detached_values_do_not_depend_on_the_layer():

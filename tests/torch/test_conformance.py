@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cnnviz_torch.build import build
-from cnnviz_torch.model import wrap
 
 from cnnviz_core.testing.backend import BackendConformance, assert_close
 from cnnviz_core.testing.nets import NETS, random_input
 from cnnviz_core.testing.reference import ReferenceModel
+from cnnviz_torch.build import build
+from cnnviz_torch.model import wrap
 
 
 class TestTorch(BackendConformance):

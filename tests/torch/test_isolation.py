@@ -10,12 +10,12 @@ import threading
 import numpy as np
 import pytest
 import torch
-from cnnviz_torch.model import wrap
-from support.torch_nets import Residual, Vgg, native, picture, seeded
 from torch import nn
 
 from cnnviz_core.model import INPUT
 from cnnviz_core.rules import GUIDED
+from cnnviz_torch.model import wrap
+from support.torch_nets import Residual, Vgg, native, picture, seeded
 
 
 class Broken(Residual):
@@ -214,12 +214,39 @@ def test_parameters_made_in_inference_mode():
         np.testing.assert_array_equal(found.gradients[node], expected.gradients[node])
     assert all(kept[name] is p for name, p in made.named_parameters())
 
-    threads = [threading.Thread(target=model.pullback, args=(x, np.ones_like)) for _ in range(6)]
+
+def test_parameters_made_in_inference_mode_in_two_threads():
+    class Slow(Residual):
+        """Leaves in the order in which its callers came, where both could come in."""
+
+        def forward(self, x):
+            if self.events is not None:
+                second_came, first_left = self.events
+                if threading.current_thread().name == "first":
+                    second_came.wait(0.2)
+                else:
+                    second_came.set()
+                    first_left.wait(10)
+            return super().forward(x)
+
+    with torch.inference_mode():
+        net = seeded(Slow)
+    net.events = None
+    model = wrap(net)
+    model.forward(picture())
+    kept = dict(net.named_parameters())
+    net.events = threading.Event(), threading.Event()
+
+    def explain():
+        model.pullback(picture(), np.ones_like)
+        net.events[1].set()
+
+    threads = [threading.Thread(target=explain, name=name) for name in ("first", "second")]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert all(kept[name] is p for name, p in made.named_parameters())
+    assert all(kept[name] is p for name, p in net.named_parameters())
 
 
 def test_a_network_that_draws_random_numbers():
@@ -358,7 +385,7 @@ class TestCompiled:
         model, expected = wrap(net), wrap(plain)
         model.forward(x)
         expected.forward(x)
-        assert list(model.layers) == list(expected.layers)
+        assert dict(model.layers) == dict(expected.layers)
         nodes = ["bn1", "relu@1", "conv2"]
         back, other = (
             m.pullback(x, np.ones_like, wrt=nodes, rule=r)
@@ -373,8 +400,9 @@ class TestCompiled:
         assert len(compilations) == n  # the owner's still is
 
     def test_the_stance_is_restored_when_threads_overlap(self, compiled):
-        from cnnviz_torch.isolation import isolated
         from torch._dynamo import eval_frame
+
+        from cnnviz_torch.isolation import isolated
 
         net = seeded(Residual)
         first, second = (isolated(net, random=False) for _ in range(2))

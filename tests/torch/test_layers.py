@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from cnnviz_torch.layers import arrays_of, kind_of, type_of
-from cnnviz_torch.model import wrap
-from support.torch_nets import Residual, seeded
 from torch import nn
 
 from cnnviz_core.errors import UnknownLayerError
+from cnnviz_torch.layers import arrays_of, kind_of, type_of
+from cnnviz_torch.model import wrap
+from support.torch_nets import Residual, seeded
 
 
 class WindowAttention(nn.Module):

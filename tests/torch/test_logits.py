@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from cnnviz_torch.model import wrap
-from support.torch_nets import assert_gradients_are_slopes, native, picture, seeded
 from torch import nn
 
 from cnnviz_core.errors import ParameterError, UnsupportedModelError
 from cnnviz_core.model import INPUT, LOGITS, OUTPUT
+from cnnviz_torch.logits import HeadFinder
+from cnnviz_torch.model import wrap
+from support.torch_nets import assert_gradients_are_slopes, native, picture, seeded
 
 
 class Net(nn.Module):
@@ -153,6 +154,18 @@ def test_attention_inside_is_no_head():
     assert_gradients_are_slopes(model, x, ["embed", INPUT])
     trace = model.forward(x)
     assert not np.allclose(trace.logits, trace.output)
+
+
+def test_what_other_activations_were_given_is_not_kept():
+    scores, gate = torch.randn(2, 5), torch.randn(2, 7)
+    with HeadFinder() as first:
+        found = first.find(torch.softmax(scores, 1))
+    assert found is not None
+    with HeadFinder(found[0]) as finder:
+        gates = torch.sigmoid(gate), torch.softmax(gate, 1), torch.sigmoid(scores)
+        output = torch.softmax(scores, 1)
+    assert all(finder.find(gate) is None for gate in gates)
+    assert torch.equal(finder.find(output)[1], scores)
 
 
 @pytest.mark.parametrize(

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 import torch
-from cnnviz_torch.accepts import accepts
-from cnnviz_torch.model import wrap
-from support.torch_nets import (
-    Residual,
-    Vgg,
-    assert_gradients_are_slopes,
-    native,
-    picture,
-    seeded,
-)
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -28,6 +20,16 @@ from cnnviz_core.errors import (
 from cnnviz_core.layers import auto_layer
 from cnnviz_core.model import INPUT, OUTPUT
 from cnnviz_core.rules import GUIDED
+from cnnviz_torch.accepts import accepts
+from cnnviz_torch.model import wrap
+from support.torch_nets import (
+    Residual,
+    Vgg,
+    assert_gradients_are_slopes,
+    native,
+    picture,
+    seeded,
+)
 
 
 def equal_pullbacks(model, other, x, nodes, rule=GUIDED):
@@ -191,6 +193,59 @@ def test_exported_programs(exported):
     for node in ("bn1", INPUT):
         np.testing.assert_allclose(a.gradients[node], b.gradients[node], rtol=1e-9, atol=1e-14)
     assert_gradients_are_slopes(model, x, ["bn1", "conv2", INPUT])
+
+
+class Scale(nn.Module):
+    """Does something else at each resolution."""
+
+    def __init__(self):
+        super().__init__()
+        self.tanh = nn.Tanh()
+
+    def forward(self, x):
+        return self.tanh(x) * x.shape[-1]
+
+
+class Scaled(nn.Module):
+    """Calls one layer at two resolutions."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.scale = Scale()
+        self.pool = nn.AvgPool2d(2)
+
+    def forward(self, x):
+        return self.scale(self.pool(self.scale(self.conv(x)))).mean((2, 3))
+
+
+@pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node:UserWarning")
+@pytest.mark.parametrize("preserved", [(), ("scale",)])
+def test_exported_layers_that_differ_from_call_to_call(preserved):
+    net, x = seeded(Scaled), picture(1)
+    program = torch.export.export(net, (native(x),), preserve_module_call_signature=preserved)
+    model, original = wrap(program), wrap(net, input_shape=(12, 10, 3))
+    assert list(model.layers) == list(original.layers)
+    assert model.layers["scale@1"].calls == 2
+    nodes = list(model.layers)
+    a, b = (m.pullback(x, np.ones_like, wrt=nodes) for m in (model, original))
+    for node in nodes:
+        np.testing.assert_allclose(a.values[node], b.values[node], rtol=1e-12)
+        np.testing.assert_allclose(a.gradients[node], b.gradients[node], rtol=1e-12)
+
+    expected, wrong = model.forward(x).output, []
+
+    def run():
+        for _ in range(25):
+            if not np.array_equal(model.forward(x).output, expected):
+                wrong.append(1)
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
 
 
 def test_the_module_of_an_exported_program_offers_its_input(exported):
@@ -419,15 +474,19 @@ def test_layers_with_the_batch_elsewhere_have_no_grid():
     class Net(nn.Module):
         def __init__(self):
             super().__init__()
-            self.embed = nn.Conv2d(3, 8, 2, 2)
+            self.tiles = nn.Conv2d(3, 8, 2)
             self.norm = nn.LayerNorm(8)
 
         def forward(self, x):
-            return self.norm(self.embed(x).flatten(2).permute(2, 0, 1)).mean(0)
+            n = len(x)
+            tiles = self.tiles(torch.cat(x.split(3, dim=2)))  # (2 n, 8, 2, 5)
+            tokens = tiles.flatten(2).permute(2, 0, 1)  # (10, 2 n, 8)
+            return self.norm(tokens).mean(0).unflatten(0, (2, n)).sum(0)
 
-    model = wrap(seeded(Net), input_shape=(4, 6, 3))
+    model = wrap(seeded(Net), input_shape=(6, 6, 3))
+    assert model.layers["tiles"].grid is None
     assert model.layers["norm"].grid is None
-    assert_gradients_are_slopes(model, picture(2, (4, 6)), ["norm", INPUT])
+    assert_gradients_are_slopes(model, picture(2, (6, 6)), ["tiles", "norm", INPUT])
 
 
 # -------------------------------------------------------------------- several inputs

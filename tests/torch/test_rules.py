@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from cnnviz_torch.model import wrap
-from support.torch_nets import Residual, Vgg, native, picture, seeded
 from torch import nn
 
 from cnnviz_core.errors import RuleError
 from cnnviz_core.model import INPUT
 from cnnviz_core.rules import DECONVNET, GUIDED, BackwardRule, ReluStep
+from cnnviz_torch.model import wrap
+from support.torch_nets import Residual, Vgg, native, picture, seeded
 
 STRAIGHT = BackwardRule("straight-through", {"relu": ReluStep(gate=False, rectify=False)})
 RULES = {rule.name: rule for rule in (GUIDED, DECONVNET, STRAIGHT)}
@@ -171,6 +171,7 @@ SMOOTH = {
     "clamp(max)": lambda x: x.clamp(max=1),
     "clamp(min=1)": lambda x: x.clamp(min=1),
     "torch.maximum": lambda x: torch.maximum(x, x.flip(1)),
+    "torch.maximum, learnt": lambda x: torch.maximum(x, x.new_zeros(1).requires_grad_()),
     "torch.maximum with one": lambda x: torch.maximum(x, torch.ones_like(x)),
 }
 

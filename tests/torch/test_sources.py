@@ -9,16 +9,16 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
+from torch import nn
+
+from cnnviz_core.errors import MissingBackendError, ModelSourceError
+from cnnviz_core.preprocessing import Preprocessing
 from cnnviz_torch import sources
 from cnnviz_torch._register import cnnviz_backends
 from cnnviz_torch.model import wrap
 from cnnviz_torch.published import describe
 from support.torch_nets import Residual, native, picture, seeded
 from support.torchvision_ops import define
-from torch import nn
-
-from cnnviz_core.errors import MissingBackendError, ModelSourceError
-from cnnviz_core.preprocessing import Preprocessing
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
