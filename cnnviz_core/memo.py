@@ -49,7 +49,11 @@ class MemoModel:
         self._known: OrderedDict[Hashable, Any] = OrderedDict()
         self.framework = model.framework
         self.capabilities = model.capabilities
-        self.activation = model.activation
+
+    @property
+    def activation(self) -> str:
+        """What turns the logits into probabilities; some networks tell once they have run."""
+        return self._model.activation
 
     @property
     def inputs(self) -> Mapping[str, InputInfo]:

@@ -204,9 +204,20 @@ class Model(Protocol):
         input they are those of the declared input shape or, failing that, of the first input seen.
     """
 
-    framework: str
-    capabilities: frozenset[str]
-    activation: str
+    @property
+    def framework(self) -> str:
+        """The framework's name."""
+        ...
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """What this very network offers."""
+        ...
+
+    @property
+    def activation(self) -> str:
+        """What turns the logits into probabilities."""
+        ...
 
     @property
     def inputs(self) -> Mapping[str, InputInfo]:

@@ -57,8 +57,12 @@ class Offering:
     def __init__(self, model: Model, capabilities: frozenset[str]) -> None:
         self._model = model
         self.framework = model.framework
-        self.activation = model.activation
         self.capabilities = capabilities
+
+    @property
+    def activation(self) -> str:
+        """What turns the logits into probabilities."""
+        return self._model.activation
 
     @property
     def inputs(self) -> Mapping[str, InputInfo]:

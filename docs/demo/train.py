@@ -26,7 +26,6 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from cnnviz_torch.build import build
 from numpy.typing import NDArray
 from PIL import Image
 from scenes import PHOTOGRAPHS, SIZE, Mark, draw_scene, showcase
@@ -36,6 +35,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cnnviz_core.maps import boxes_of, iou, relu, resize, weight_channels
 from cnnviz_core.netspec import NetSpec, Op
+from cnnviz_torch.build import build
 
 DATA: Final = Path(__file__).parents[2] / "cnnviz" / "demo" / "data"
 STAGES: Final = ((16,), (32,), (48, 48, 64, 64, 64))

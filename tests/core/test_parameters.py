@@ -97,7 +97,9 @@ def test_reading_from_the_command_line(name, text, value):
     assert type(parse(parameter, text)) is type(value)
 
 
-@pytest.mark.parametrize(("name", "text"), [("size", "big"), ("mode", "c"), ("deep", "3"), ("fill", "sand")])
+@pytest.mark.parametrize(
+    ("name", "text"), [("size", "big"), ("mode", "c"), ("deep", "3"), ("fill", "sand")]
+)
 def test_unreadable_text(name, text):
     parameter = {p.name: p for p in parameters_of(Method)}[name]
     with pytest.raises(ParameterError, match=name):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import cnnviz_tf.build
-import cnnviz_tf.model
-import cnnviz_torch.build
-import cnnviz_torch.model
 import numpy as np
 import pytest
 
 import cnnviz
+import cnnviz_tf.build
+import cnnviz_tf.model
+import cnnviz_torch.build
+import cnnviz_torch.model
 from cnnviz_core.errors import CnnvizError
 from cnnviz_core.explainer import present
 from cnnviz_core.model import INPUT

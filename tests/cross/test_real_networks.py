@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support.real import loader, photographs
-from support.torchvision_ops import define
 
 from cnnviz_core.model import INPUT
 from cnnviz_core.registry import get_registry
 from cnnviz_core.targets import Predicted
+from support.real import loader, photographs
+from support.torchvision_ops import define
 
 pytestmark = pytest.mark.slow
 

@@ -18,7 +18,7 @@ def loader(test_data):
 
 
 def photographs(test_data, n):
-    """Give the centres, 224 x 224, of the first n validation photographs, with classes and boxes."""
+    """Give the centres (224 x 224) of the first n photographs, with their classes and boxes."""
     folder = test_data / "boxes"
     records = json.loads((folder / "ilsvrc_val1000_227.json").read_text())[:n]
     pixels = [

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support.real import loader, photographs, top_1
 
 import cnnviz
 from cnnviz_core.registry import get_registry
 from cnnviz_core.targets import Predicted
+from support.real import loader, photographs, top_1
 
 pytestmark = pytest.mark.slow
 

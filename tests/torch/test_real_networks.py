@@ -6,12 +6,12 @@ import copy
 
 import numpy as np
 import pytest
-from support.real import loader, photographs, pointing, top_1
-from support.torchvision_ops import define
 
 from cnnviz_core.explainer import present
 from cnnviz_core.registry import get_registry
 from cnnviz_core.targets import ClassScore, Predicted
+from support.real import loader, photographs, pointing, top_1
+from support.torchvision_ops import define
 
 pytestmark = pytest.mark.slow
 
