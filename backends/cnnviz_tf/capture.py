@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -83,7 +82,9 @@ def layer_paths(root: Any) -> dict[str, Any]:
 
 @contextmanager
 def recording(root: Any, layers: Mapping[str, Any], graph: tf.Graph) -> Iterator[list[Call]]:
-    """Record the calls of layers while the current thread builds a graph.
+    """Record the calls of layers while a graph is being built.
+
+    Other threads may run the network meanwhile: what they compute is in no graph, or in another.
 
     A layer that hands a tensor on untouched (dropout in inference, a container) hands on an
     identity of it, so that each call has a tensor of its own to differentiate by and to replace.
@@ -102,13 +103,10 @@ def recording(root: Any, layers: Mapping[str, Any], graph: tf.Graph) -> Iterator
     list of Call
         Filled in the order in which the calls end.
     """
-    me = threading.get_ident()
     calls: list[Call] = []
     owners: dict[int, int] = {}
 
     def note(path: str, given: Any, outputs: Any) -> Any:
-        if threading.get_ident() != me:
-            return outputs
         tensor = first_floating(outputs, graph)
         if tensor is None:
             return outputs

@@ -175,12 +175,23 @@ def test_rectifiers_inside_a_loop_are_refused(rng):
         gradient(native, rng.normal(size=(2, 6)), GUIDED)
 
 
-def test_rectifiers_before_a_loop_are_reached(rng):
+def recurrent(activation):
     x = keras.Input((6, 5))
-    native = keras.Model(x, L.Dense(3)(L.LSTM(4)(L.Conv1D(5, 3, activation="relu")(x))))
-    data = rng.normal(size=(2, 6, 5))
+    y = L.Conv1D(5, 3, activation="relu")(x)
+    return keras.Model(x, L.Dense(3)(L.LSTM(4, activation=activation)(y)))
+
+
+def test_rectifiers_before_a_loop_are_reached(rng):
+    native, data = recurrent("tanh"), rng.normal(size=(2, 6, 5))
     plain, guided = gradient(native, data, STANDARD), gradient(native, data, GUIDED)
     assert np.abs(plain - guided).max() > 1e-3
+
+
+def test_rectifiers_inside_a_recurrent_layer_are_refused(rng):
+    native, data = recurrent("relu"), rng.normal(size=(2, 6, 5))
+    assert gradient(native, data, STANDARD).any()
+    with pytest.raises(RuleError, match="cannot reach"):
+        gradient(native, data, GUIDED)
 
 
 def test_rectifiers_behind_a_custom_gradient_are_refused(rng):

@@ -173,6 +173,7 @@ def test_loops_keep_their_gradient(rng, tmp_path):
     native = keras.Model(x, L.Dense(3)(L.LSTM(4)(L.Conv1D(5, 3, activation="relu")(x))))
     data = rng.normal(size=(2, 6, 5)).astype(np.float32)
     model = wrap(exported(native, tmp_path))
+    assert "conv" in {info.kind for info in model.layers.values()}
     for rule in RULES:
         g = wrap(native).pullback(data, np.ones_like, rule=rule).gradients[INPUT]
         h = model.pullback(data, np.ones_like, rule=rule).gradients[INPUT]
