@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import tensorflow as tf
 
-from cnnviz_tf.nodes import first_floating
+from cnnviz_tf.nodes import first_floating, leaves
 
 __all__ = ["Call", "layer_paths", "preserved", "recording"]
 
@@ -113,7 +113,7 @@ def recording(root: Any, layers: Mapping[str, Any], graph: tf.Graph) -> Iterator
         layer = layers[path]
         owner = owners.get(id(tensor))
         own = tensor
-        if owner is not None or any(t is tensor for t in tf.nest.flatten(given)):
+        if owner is not None or any(t is tensor for t in leaves(given)):
             own = tf.identity(tensor)
             if hasattr(tensor, "_keras_mask"):
                 own._keras_mask = tensor._keras_mask

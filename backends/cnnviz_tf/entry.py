@@ -79,6 +79,12 @@ def entry_of(native: object, input_shape: DeclaredShape | None = None) -> Entry:
     ArrayError
         If `input_shape` contradicts the network.
     """
+    if not tf.executing_eagerly():
+        raise UnsupportedModelError(
+            "TensorFlow is not in its eager mode here",
+            "eager mode, outside of tf.function, as is usual since TensorFlow 2",
+            "call cnnviz outside of graphs, without tf.compat.v1.disable_eager_execution()",
+        )
     keras = keras_of(native)
     if keras is not None:
         _check_keras(keras, native)
@@ -307,6 +313,13 @@ def _infos(
     shapes: Mapping[str, tuple[int | None, ...]], dtypes: Mapping[str, tf.DType]
 ) -> dict[str, InputInfo]:
     """Describe inputs of known shapes and types."""
+    for name, dtype in dtypes.items():
+        if not (dtype.is_floating or dtype.is_integer or dtype.is_bool):
+            raise UnsupportedModelError(
+                f"the input {name!r} takes values of the type {dtype.name}",
+                "numbers",
+                "wrap the part of the network that follows the conversion to numbers",
+            )
     return {
         name: InputInfo(name, shape, "float64" if dtypes[name] == tf.float64 else "float32")
         for name, shape in shapes.items()

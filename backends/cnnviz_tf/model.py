@@ -11,6 +11,7 @@ import numpy as np
 from cnnviz_core.checks import check_inputs, check_replacement
 from cnnviz_core.errors import (
     ArrayError,
+    CnnvizError,
     MissingCapabilityError,
     ParameterError,
     UnknownLayerError,
@@ -34,7 +35,7 @@ from cnnviz_tf.entry import DeclaredShape, Entry, entry_of
 from cnnviz_tf.graph import Graph
 from cnnviz_tf.layers import describe
 from cnnviz_tf.parameters import arrays_of
-from cnnviz_tf.trace import OutputSelector, trace
+from cnnviz_tf.trace import OutputSelector, Traced, trace
 
 __all__ = ["TensorFlowModel", "wrap"]
 
@@ -117,6 +118,7 @@ class TensorFlowModel:
         self._activation = activation
         self._inputs = MappingProxyType(dict(entry.inputs))
         self._lock = threading.Lock()
+        self._any_batch = entry.batch is None
         self._graphs: dict[tuple[object, ...], Graph] = {}
         self._layers: Mapping[str, LayerInfo] | None = None
         self._seen: dict[str, tuple[int, ...]] | None = None
@@ -253,12 +255,30 @@ class TensorFlowModel:
         if None in shapes.values():
             given = inputs and {name: array.shape[1:] for name, array in inputs.items()}
             shapes = given or self._known_shapes()
-        key = tuple(shapes.items())
+        batch = self._entry.batch or (len(next(iter(inputs.values()))) if inputs else 1)
         with self._lock:
+            key = (None if self._any_batch else batch, *shapes.items())
             if key not in self._graphs:
-                traced = trace(self._entry, shapes, self._output)
+                traced = self._trace(shapes, batch)
+                key = (None if self._any_batch else batch, *shapes.items())
                 self._graphs[key] = Graph(traced, self._activation)
             return self._graphs[key]
+
+    def _trace(self, shapes: Mapping[str, tuple[int | None, ...]], batch: int) -> Traced:
+        """Trace the network for batches of any size, or of this one where it must know the size."""
+        if not self._any_batch:
+            return trace(self._entry, shapes, batch, self._output)
+        try:
+            return trace(self._entry, shapes, None, self._output)
+        except CnnvizError:
+            raise
+        except (TypeError, ValueError) as error:  # such as reshape(x, (x.shape[0], -1))
+            try:
+                traced = trace(self._entry, shapes, batch, self._output)
+            except Exception:
+                raise error from None
+            self._any_batch = False
+            return traced
 
     # ---------------------------------------------------------------- nodes
 

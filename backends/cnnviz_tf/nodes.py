@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-__all__ = ["Node", "first_floating"]
+__all__ = ["Node", "first_floating", "leaves"]
 
 
 @dataclass(frozen=True)
@@ -48,16 +48,27 @@ def first_floating(value: Any, graph: tf.Graph) -> tf.Tensor | None:
     tf.Tensor or None
         In the order of the mappings and sequences.
     """
-    return next((t for t in _leaves(value) if _is_floating(t, graph)), None)
+    return next((t for t in leaves(value) if _is_floating(t, graph)), None)
 
 
-def _leaves(value: Any) -> Iterator[Any]:
-    """Walk a nested value."""
+def leaves(value: Any) -> Iterator[Any]:
+    """Walk a nested value.
+
+    Parameters
+    ----------
+    value : object
+        A mapping or sequence of such values, or anything else.
+
+    Yields
+    ------
+    object
+        What is neither a mapping nor a list or tuple, in the order of these.
+    """
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, (list, tuple)):
         for item in value:
-            yield from _leaves(item)
+            yield from leaves(item)
     else:
         yield value
 

@@ -52,7 +52,10 @@ class Traced:
 
 
 def trace(
-    entry: Entry, shapes: Mapping[str, tuple[int | None, ...]], output: OutputSelector = None
+    entry: Entry,
+    shapes: Mapping[str, tuple[int | None, ...]],
+    batch: int | None = None,
+    output: OutputSelector = None,
 ) -> Traced:
     """Trace a network.
 
@@ -62,6 +65,8 @@ def trace(
         How it is called.
     shapes : mapping of str to tuple
         The shape of every input, without batch.
+    batch : int, optional
+        The only size of batches that the graph is to take; any by default.
     output : str, int or callable, optional
         Which of several outputs is the main one.
 
@@ -75,8 +80,7 @@ def trace(
         If it cannot be traced, or gives no floating tensor.
     """
     specs = [
-        tf.TensorSpec((entry.batch, *shapes[name]), info.dtype)
-        for name, info in entry.inputs.items()
+        tf.TensorSpec((batch, *shapes[name]), info.dtype) for name, info in entry.inputs.items()
     ]
     with _TRACING:
         try:

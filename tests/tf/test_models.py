@@ -450,6 +450,34 @@ def test_a_subclassed_model_takes_any_size_it_can(rng):
     assert model.layers["block"].grid == (9, 7)
 
 
+def test_a_network_that_must_know_its_batch_is_traced_for_each(rng):
+    class Fixed(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.conv = L.Conv2D(4, 3, activation="relu", name="conv")
+            self.head = L.Dense(3, name="head")
+
+        def call(self, x):
+            return self.head(tf.reshape(self.conv(x), (x.shape[0], -1)))
+
+    native = Fixed()
+    native(np.zeros((2, 9, 7, 3), np.float32))
+    model = wrap(native)
+    assert model.layers["conv"].shape == (7, 5, 4)
+    for n in (1, 3, 2):
+        x = rng.normal(size=(n, 9, 7, 3)).astype(np.float32)
+        close(model.forward(x).output, native(x).numpy())
+        assert model.pullback(x, np.ones_like, rule=GUIDED).gradients[INPUT].shape == x.shape
+
+
+def test_gradient_tapes_of_the_caller_do_not_mind(rng):
+    native = sequential()
+    x = batch(native, rng)
+    with tf.GradientTape():
+        inside = wrap(native).pullback(x, np.ones_like).gradients[INPUT]
+    np.testing.assert_array_equal(inside, wrap(native).pullback(x, np.ones_like).gradients[INPUT])
+
+
 def test_subclassed_models_know_their_layers_from_being_built():
     assert wrap(subclassed()).layers["block/a"].grid == (9, 7)
 
@@ -645,6 +673,18 @@ def test_conditions_on_tensors_outside_of_functions_are_refused():
     net(np.ones((1, 3), np.float32))
     with pytest.raises(UnsupportedModelError, match="cannot be traced"):
         wrap(net).forward(np.ones((1, 3), np.float32))
+
+
+def test_text_is_refused():
+    native = keras.Sequential([keras.Input((1,), dtype="string"), L.Lambda(lambda t: t)])
+    with pytest.raises(UnsupportedModelError, match="string"):
+        wrap(native)
+
+
+def test_graph_mode_is_refused():
+    native = sequential()
+    with tf.Graph().as_default(), pytest.raises(UnsupportedModelError, match="eager"):
+        wrap(native)
 
 
 def test_a_wrong_activation_is_refused():
