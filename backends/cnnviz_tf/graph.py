@@ -261,8 +261,7 @@ def _run(function: Any, fed: Sequence[tf.Tensor]) -> list[Array]:
         shapes = ", ".join(str(tuple(t.shape)) for t in fed if t.shape.rank)
         lines = [line for line in error.message.splitlines() if not line.startswith("\t")]
         raise ArrayError(
-            f"the network cannot compute with arrays of the shape {shapes}: "
-            f"{' '.join(lines[-1:])}",
+            f"the network cannot compute with arrays of the shape {shapes}: {' '.join(lines[-1:])}",
             "an input that every layer can take",
             "resize the input to what the network was trained with",
         ) from error

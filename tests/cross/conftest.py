@@ -10,14 +10,15 @@ REACHED: dict[str, float] = {}
 
 @pytest.fixture
 def near():
-    """Compare two arrays relative to the largest value, and note the difference reached."""
+    """Compare two arrays, value by value or as a whole, and note the difference reached."""
 
-    def compare(what, actual, expected, rtol):
+    def compare(what, actual, expected, rtol, *, as_a_whole=False):
         assert actual.shape == expected.shape, what
-        scale = max(float(np.abs(expected).max()), 1e-30)
-        error = float(np.abs(actual.astype(np.float64) - expected).max()) / scale
+        size = np.linalg.norm if as_a_whole else lambda a: np.abs(a).max()
+        scale = max(float(size(expected)), 1e-30)
+        error = float(size(actual.astype(np.float64) - expected)) / scale
         REACHED[what] = max(REACHED.get(what, 0.0), error)
-        assert error <= rtol, f"{what}: differs by {error:.2e} of the largest value"
+        assert error <= rtol, f"{what}: differs by {error:.2e} (relative)"
 
     return compare
 
@@ -27,4 +28,4 @@ def pytest_terminal_summary(terminalreporter):
     if REACHED:
         terminalreporter.section("largest relative difference between the backends")
         for what, error in sorted(REACHED.items()):
-            terminalreporter.write_line(f"{what:<44} {error:.1e}")
+            terminalreporter.write_line(f"{what:<56} {error:.1e}")

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 import cnnviz
+import cnnviz.demo
 import cnnviz_tf.build
 import cnnviz_tf.model
 import cnnviz_torch.build
 import cnnviz_torch.model
+from cnnviz.preprocess import prepare
 from cnnviz_core.errors import CnnvizError
 from cnnviz_core.explainer import present
 from cnnviz_core.model import INPUT
@@ -153,20 +155,45 @@ def test_targets(target, near):
         np.testing.assert_allclose(maps[other].scores, maps["torch"].scores, rtol=1e-4)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_the_demo_network(method, near):
-    from cnnviz.demo import scenes
-
-    pictures = [picture for picture, _ in scenes()][:2]
-    found = {
-        backend: cnnviz.explain(cnnviz.load("demo", backend=backend), pictures, method=method)
-        for backend in ("torch", "tensorflow", "numpy")
+def demo_models(dtype):
+    net = cnnviz.demo.netspec()
+    return {
+        **{key: b.model.wrap(b.build.build(net, dtype=dtype)) for key, b in BACKENDS.items()},
+        "numpy": ReferenceModel(net, dtype),
     }
+
+
+@pytest.fixture(scope="module")
+def demo(dtype):
+    """The demo network on every backend, and two of its scenes in its input space."""
+    pictures = [picture for picture, _ in cnnviz.demo.scenes()][:2]
+    net = cnnviz.load("demo", backend="numpy")
+    x = np.stack([prepare(picture, net.preprocessing)[0] for picture in pictures])
+    return demo_models(dtype), x.astype(dtype), dtype
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_demo_network(demo, method, near):
+    built, x, dtype = demo
+    faster = {"window": 32, "stride": 16} if method == "occlusion" else {}
+    explainer = get_registry().explainer(method, **faster)
+    found = {key: explainer.explain(model, x, [Predicted()] * 2) for key, model in built.items()}
+    # In float32 a tie of a rectifier or a pool that falls the other way moves single values of an
+    # input gradient; the whole of it stays.
+    flips = dtype == "float32" and method in INPUT_GRADIENTS
     for other in ("tensorflow", "numpy"):
-        near(f"demo {method}, torch and {other}", found[other].raw, found["torch"].raw, 1e-4)
+        near(
+            f"{dtype} demo {method}, torch and {other}{' (Euclidean)' if flips else ''}",
+            found[other].raw,
+            found["torch"].raw,
+            2e-2 if flips else TOLERANCE[dtype],
+            as_a_whole=flips,
+        )
         assert found[other].targets == found["torch"].targets
         assert found[other].layer == found["torch"].layer
-        assert found[other].status == found["torch"].status
+
+
+INPUT_GRADIENTS = {"saliency", "guided-backprop", "deconvnet", "guided-grad-cam"}
 
 
 @pytest.mark.parametrize("order", ["torch, tensorflow", "tensorflow, torch"])

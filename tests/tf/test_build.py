@@ -56,7 +56,7 @@ def test_padding_never_wins_a_maximum():
     assert actual.sum() == 12
 
 
-@pytest.mark.parametrize("name", ["strided", "depthwise", "residual"])
+@pytest.mark.parametrize("name", ["strided", "depthwise", "branches"])
 def test_it_can_be_saved_and_loaded(name, tmp_path):
     net = NETS[name]()
     native = build(net)

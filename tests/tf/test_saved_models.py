@@ -132,9 +132,10 @@ def test_operations_are_layers(rng, tmp_path):
     x = rng.normal(size=(2, 9, 7, 3)).astype(np.float32)
     layers = model.layers
     types = [info.type for info in layers.values()]
-    assert types[:4] == ["Conv2D", "BiasAdd", "Relu", "DepthwiseConv2dNative"]
-    assert types[-3:] == ["MatMul", types[-2], "Softmax"]
-    assert layers["conv_1/convolution"].kind == "conv"
+    main = ["Conv2D", "Relu", "DepthwiseConv2dNative", "Mean", "MatMul", "Softmax"]
+    assert [name for name in types if name in main] == main
+    assert next(iter(layers)).startswith("conv")
+    assert next(iter(layers.values())).kind == "conv"
     relu = next(name for name, info in layers.items() if info.kind == "relu")
     assert layers[relu].grid == (7, 5)
     trace = model.forward(x, capture=[relu])
