@@ -103,12 +103,13 @@ def _print(document: dict[str, Any]) -> None:
     rows = []
     for name, scene in document["predictions"].items():
         seen = sorted(scene["predicted"].items())
-        right = [label for label, _ in seen] == scene["there"]
         shown = "  ".join(f"{label} ({p:.0%})" for label, p in seen)
-        rows.append((name, " ".join(scene["there"]), shown, "" if right else "not quite"))
+        missed = [label for label in scene["there"] if label not in scene["predicted"]]
+        wrong = [label for label, _ in seen if label not in scene["there"]]
+        rows.append((name, *map(" ".join, (scene["there"], [shown], missed, wrong))))
     framework = " and ".join(document["backends"])
     print_table(
-        ("scene", "digits there", "digits seen", ""),
+        ("scene", "digits there", "digits seen", "missed", "not there"),
         rows,
         title=f"{document['network']}, on {framework}",
     )
