@@ -16,7 +16,7 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import pairwise
 from multiprocessing import get_context
@@ -76,8 +76,8 @@ class Lesson(NamedTuple):
 CURRICULUM: Final = (
     # One digit that fills much of a small scene teaches what digits look like.  Averaged over a
     # whole scene its share is so small that an untrained network would learn nothing for long.
-    Lesson(24000, SIZE // 2, (0.1, 0.9), 5, 64, 4e-3),
-    Lesson(20000, SIZE, (0.1, 0.3, 0.3, 0.3), 2, 32, 2e-3),
+    Lesson(20000, SIZE // 2, (0.1, 0.9), 5, 64, 4e-3),
+    Lesson(18000, SIZE, (0.1, 0.3, 0.3, 0.3), 2, 32, 2e-3),
 )
 EXAM: Final = CURRICULUM[-1]._replace(scenes=1000)
 
@@ -144,29 +144,38 @@ def _draw_chunk(
     return [(scene.picture, scene.marks) for scene in scenes]
 
 
-class Network(nn.Module):
-    """The network while it learns: each convolution is followed by batch normalisation.
+def layers() -> Iterator[tuple[str, str]]:
+    """Name the layers in front of the global average pooling.
 
-    The normalisation learns no scale, which the next layer would undo.  So it rises with its input
-    and, like ReLU, may come after a max-pool as well as before it, where it would cost more.
+    Yields
+    ------
+    tuple of str
+        The kind ("conv", "relu" or "maxpool") and the name.
     """
+    for i, stage in enumerate(STAGES, 1):
+        if i > 1:
+            yield "maxpool", f"pool{i - 1}"
+        for j in range(1, len(stage) + 1):
+            yield "conv", f"conv{i}_{j}"
+            yield "relu", f"relu{i}_{j}"
+
+
+class Network(nn.Module):
+    """The network while it learns: each convolution is followed by batch normalisation."""
 
     def __init__(self) -> None:
         super().__init__()
+        widths = pairwise((3, *(width for stage in STAGES for width in stage)))
         self.features = nn.Sequential()
-        before = 3
-        for i, stage in enumerate(STAGES, 1):
-            for j, width in enumerate(stage, 1):
-                conv = nn.Conv2d(before, width, 3, padding=1, bias=False)
-                norm = nn.BatchNorm2d(width)
-                norm.weight.requires_grad_(False)
-                self.features.add_module(f"conv{i}_{j}", conv)
-                if _pooled(i, j):
-                    self.features.add_module(f"pool{i}", nn.MaxPool2d(2))
-                self.features.add_module(f"norm{i}_{j}", norm)
-                self.features.add_module(f"relu{i}_{j}", nn.ReLU())
-                before = width
-        self.fc = nn.Linear(before, 10)
+        for kind, name in layers():
+            if kind == "conv":
+                before, after = next(widths)
+                conv = nn.Conv2d(before, after, 3, padding=1, bias=False)
+                self.features.add_module(name, conv)
+                self.features.add_module(f"norm_of_{name}", nn.BatchNorm2d(after))
+            else:
+                self.features.add_module(name, nn.ReLU() if kind == "relu" else nn.MaxPool2d(2))
+        self.fc = nn.Linear(after, 10)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the scores of the digits.
@@ -182,11 +191,6 @@ class Network(nn.Module):
             Before the sigmoid.
         """
         return self.fc(self.features(x).mean((2, 3)))
-
-
-def _pooled(i: int, j: int) -> bool:
-    """Say whether a max-pool follows convolution j of stage i."""
-    return j == len(STAGES[i - 1]) and i < len(STAGES)
 
 
 def learn(network: Network, lesson: Lesson, drawn: Drawn, rng: np.random.Generator) -> None:
@@ -209,7 +213,7 @@ def learn(network: Network, lesson: Lesson, drawn: Drawn, rng: np.random.Generat
     )
     optimiser = torch.optim.AdamW(network.parameters(), weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, lesson.rate, total_steps=len(batches), pct_start=0.1
+        optimiser, lesson.rate, total_steps=len(batches), pct_start=0.15
     )
     network.train()
     losses = []
@@ -281,27 +285,21 @@ def described(network: Network, seed: int) -> NetSpec:
         In its input space, RGB in 0 to 1 less 0.5; it ends in a sigmoid.
     """
     network.eval()
-    layers = dict(network.features.named_children())
-    ops: list[Op] = []
-    arrays: dict[str, NDArray[np.float32]] = {}
-
-    def then(name: str, kind: str, **attrs: Any) -> None:
-        ops.append(Op(name, kind, (ops[-1].name if ops else "input",), attrs=attrs))
-
-    for i, stage in enumerate(STAGES, 1):
-        for j in range(1, len(stage) + 1):
-            conv = fuse_conv_bn_eval(layers[f"conv{i}_{j}"], layers[f"norm{i}_{j}"])
-            arrays[f"conv{i}_{j}.weight"] = conv.weight.detach().permute(2, 3, 1, 0).numpy()
-            arrays[f"conv{i}_{j}.bias"] = conv.bias.detach().numpy()
-            then(f"conv{i}_{j}", "conv", padding=((1, 1), (1, 1)))
-            then(f"relu{i}_{j}", "relu")
-            if _pooled(i, j):
-                then(f"pool{i}", "maxpool")
-    then("gap", "gap")
-    then("fc", "linear")
-    then("sigmoid", "sigmoid")
+    ops, arrays, last = [], {}, "input"
+    for kind, name in layers():
+        attrs: dict[str, Any] = {}
+        if kind == "conv":
+            norm = network.features.get_submodule(f"norm_of_{name}")
+            conv = fuse_conv_bn_eval(network.features.get_submodule(name), norm)
+            arrays[f"{name}.weight"] = conv.weight.detach().permute(2, 3, 1, 0).numpy()
+            arrays[f"{name}.bias"] = conv.bias.detach().numpy()
+            attrs = {"padding": ((1, 1), (1, 1))}
+        ops.append(Op(name, kind, (last,), attrs=attrs))
+        last = name
     arrays["fc.weight"] = network.fc.weight.detach().T.numpy()
     arrays["fc.bias"] = network.fc.bias.detach().numpy()
+    ops += [Op("gap", "gap", (last,)), Op("fc", "linear", ("gap",))]
+    ops.append(Op("sigmoid", "sigmoid", ("fc",)))
     return NetSpec(
         inputs={"input": (SIZE, SIZE, 3)},
         ops=tuple(ops),

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 import cnnviz
+from cnnviz.comparing import run_methods
+from cnnviz.samples import samples_of
 from cnnviz_core.errors import (
     MissingCapabilityError,
     ParameterError,
@@ -50,6 +52,19 @@ def test_methods_share_their_passes(picture):
     unit = cnnviz.Preprocessing()
     cnnviz.compare(model, picture, ["grad-cam", "cam"], preprocess=unit)
     assert model.passes == ["pullback standard"] or model.passes == ["pullback None"]
+
+
+def test_targets_of_one_picture_share_its_windows(picture):
+    """Occlusion asks the network about each window once, whatever the number of targets."""
+    unit = cnnviz.Preprocessing()
+    passes = []
+    for target in ("top-1", "top-3"):
+        model = Counting(NETS["plain"]())
+        network = cnnviz.wrap(model, preprocess=unit)
+        samples = samples_of(network, picture)
+        found = run_methods(network, samples, ["occlusion"], target, remember=64)
+        passes.append(len(model.passes) - len(found["occlusion"]) // 3)
+    assert passes[0] == passes[1]
 
 
 def test_methods_may_have_parameters_of_their_own(network, picture):

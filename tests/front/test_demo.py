@@ -97,6 +97,12 @@ def test_the_sheet_has_a_row_for_each_digit(short):
     assert sheet.height >= len(marks) * 192
 
 
+def test_the_first_scene_is_asked_for_all_the_others_for_one():
+    a, b, c = (picture for picture, _ in demo.scenes()[:3])
+    found = running.Demo(None, (a, a, b, b, b, c), (), None)
+    assert running._shown(found) == [0, 1, 2, 5]
+
+
 def test_localisation_by_hand():
     """A map that is hot in one box: its overlap with the true one can be counted."""
     heat = np.zeros((1, 20, 20), np.float32)
