@@ -481,7 +481,16 @@ class Pose(NamedTuple):
     seed: int
 
 
-SHOWCASE: Final = (Pose("chelsea", 128, (30, 0), 3, 0),)
+SHOWCASE: Final = (
+    Pose("chelsea", 128, (30, 0), 3, seed=19),
+    Pose("coffee", 181, (60, 40), 2, seed=25),
+    Pose("rocket", 128, (32, 0), 3, seed=18),
+    Pose("astronaut", 128, (0, 0), 2, seed=22),
+    Pose("coffee", 128, (25, 0), 3, seed=28),
+    Pose("chelsea", 181, (40, 30), 2, seed=18),
+    Pose("astronaut", 181, (20, 5), 3, seed=17),
+    Pose("rocket", 181, (80, 53), 2, seed=20),
+)
 """The scenes that ship with the demo: chosen by eye, before any network saw them."""
 
 
