@@ -211,7 +211,7 @@ def layers(model: Any) -> Table[LayerInfo]:
 
     Examples
     --------
-    >>> layers("demo")[-1].kind
+    >>> layers("demo")[-2].kind
     'linear'
     """
     from cnnviz.explaining import network_of

@@ -118,7 +118,8 @@ def test_localisation_by_hand():
         names=("by hand",),
         status=("ok",),
     )
-    scores = running.localise(e, [[demo.Mark("0", (4, 4, 12, 12))]])
+    other = demo.Mark("1", (0, 0, 2, 2))
+    scores = running.localise(e, [[demo.Mark("0", (4, 4, 12, 12)), other]])
     assert scores.iou.tolist() == [0.5]
     assert (scores.mean_iou, scores.found, scores.hits) == (0.5, 1.0, 1.0)
     scores = running.localise(e, [[demo.Mark("0", (12, 4, 20, 8))]])
