@@ -273,11 +273,9 @@ class Registry:
                 "a plugin that loads",
                 "see `cnnviz doctor` for the whole error, then repair or uninstall the plugin",
             )
-        known = [
-            *self.explainers,
-            *(a for s in self.explainers.values() for a in s.aliases),
-        ]
-        alike = near(wanted, known)
+        usual = {name: name for name in self.explainers}
+        usual |= {a: name for name, spec in self.explainers.items() for a in spec.aliases}
+        alike = [usual[name] for name in near(wanted, usual)]
         raise UnknownMethodError(
             f"there is no method {name!r}",
             f"one of {', '.join(self.explainers)}",

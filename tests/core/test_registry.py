@@ -147,6 +147,8 @@ def test_two_methods_with_one_alias(plugin):
 def test_an_unknown_method_lists_near_ones():
     with pytest.raises(UnknownMethodError, match="perhaps 'grad-cam' was meant"):
         get_registry().spec("grad-camm")
+    with pytest.raises(UnknownMethodError, match="perhaps 'grad-cam' was meant"):
+        get_registry().spec("gradcm")  # nearest to the alias "gradcam"
     with pytest.raises(UnknownMethodError, match="cnnviz methods"):
         get_registry().spec("zzzz")
 
