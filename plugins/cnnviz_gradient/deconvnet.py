@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from cnnviz_core.explainer import Maps, Presentation
-from cnnviz_core.model import INPUT, Array, Model
+from cnnviz_core.explainer import Maps
+from cnnviz_core.model import Array, Model
 from cnnviz_core.rules import DECONVNET
-from cnnviz_core.targets import Target, cotangent_of, resolve_all, scores_of, target_node
+from cnnviz_core.targets import Target
+from cnnviz_gradient.input_gradient import input_gradient
 
 __all__ = ["Deconvnet"]
 
@@ -53,11 +54,4 @@ class Deconvnet:
             If no rectifier lies between the score and the picture, so that the result would be the
             plain gradient.
         """
-        of = target_node(targets)
-        back = model.pullback(x, cotangent_of(targets), of=of, wrt=(INPUT,), rule=DECONVNET)
-        return Maps(
-            raw=back.gradients[INPUT],
-            scores=scores_of(targets, back.values[of]),
-            targets=resolve_all(targets, back.values[of]),
-            presentation=Presentation(sign="absolute", reduce="max-abs"),
-        )
+        return input_gradient(model, x, targets, DECONVNET)

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from cnnviz_core.explainer import Maps, Presentation
-from cnnviz_core.model import INPUT, Array, Model
-from cnnviz_core.targets import Target, cotangent_of, resolve_all, scores_of, target_node
+from cnnviz_core.explainer import Maps
+from cnnviz_core.model import Array, Model
+from cnnviz_core.rules import STANDARD
+from cnnviz_core.targets import Target
+from cnnviz_gradient.input_gradient import input_gradient
 
 __all__ = ["Saliency"]
 
@@ -45,11 +47,4 @@ class Saliency:
         Maps
             With the raw gradient (N, H, W, C), signed.
         """
-        of = target_node(targets)
-        back = model.pullback(x, cotangent_of(targets), of=of, wrt=(INPUT,))
-        return Maps(
-            raw=back.gradients[INPUT],
-            scores=scores_of(targets, back.values[of]),
-            targets=resolve_all(targets, back.values[of]),
-            presentation=Presentation(sign="absolute", reduce="max-abs"),
-        )
+        return input_gradient(model, x, targets, STANDARD)
