@@ -319,7 +319,7 @@ def _shape(rng: np.random.Generator, y: Array, x: Array) -> Array:
 
 
 def draw(rng: np.random.Generator, stroke: Array) -> Array:
-    """Draw one digit as a pen would: smooth, slanted, turned, 24 to 44 pixels tall or wide.
+    """Draw one digit as a pen would: smooth, slanted, turned, 25 to 47 pixels tall or wide.
 
     Parameters
     ----------
