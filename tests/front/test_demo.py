@@ -168,8 +168,7 @@ def test_both_backends_are_compared(short, tmp_path):
     assert done.exit_code == 0, done.output
     document = json.loads(done.stdout)
     assert document["backends"] == ["torch", "tensorflow"]
-    assert document["differences"]["cam"] < 1e-4
-    assert document["differences"]["saliency"] < 5e-2
+    assert max(document["differences"].values()) < 1e-4
 
 
 def test_a_framework_that_is_not_installed(monkeypatch, tmp_path):
