@@ -36,7 +36,8 @@ _FOOTER: Final = (
     "Green: the true box.  Blue: the box around what {boxed} finds, above {threshold} of its "
     "maximum.  IoU: how much the box of a method and the true one share, intersection over union.\n"
     "cam and grad-cam agree because this network ends in global average pooling and one linear "
-    "layer."
+    "layer.  The first scene is asked for each of its digits, the others for one: {rows} rows of "
+    "{digits}."
 )
 _BOXED: Final = "cam"
 
@@ -205,8 +206,7 @@ def draw(demo: Demo) -> Image.Image:
         sure = "" if first.probabilities is None else f"{first.probabilities[i]:.0%} sure"
         row = [Cell(picture.pixels, sure, [Outline(marks[0].box, TRUE, marks[0].label)])]
         for method, e in explanations.items():
-            note = "" if e.status[i] == "ok" else e.status[i]
-            row.append(Cell(e.overlay(i), f"IoU {scored[method].iou[i]:.2f}", note=note))
+            row.append(Cell(e.overlay(i), f"IoU {scored[method].iou[i]:.2f}"))
         found = [Outline(tuple(map(float, box)), FOUND) for box in boxes[i]]
         overlap = f"IoU {scored[boxed].iou[i]:.2f}"
         row.append(Cell(picture.pixels, overlap, [Outline(marks[0].box, TRUE), *found]))
@@ -216,7 +216,12 @@ def draw(demo: Demo) -> Image.Image:
         column_titles=["picture", *explanations, f"box of {boxed}"],
         row_titles=[f"where is\nthe {demo.truth[i][0].label}?" for i in shown],
         title="Digits in the wild: the network was told which digits are there, never where",
-        footer=_FOOTER.format(boxed=boxed, threshold=f"{THRESHOLD:.0%}"),
+        footer=_FOOTER.format(
+            boxed=boxed,
+            threshold=f"{THRESHOLD:.0%}",
+            rows=len(shown),
+            digits=len(demo.truth),
+        ),
         cell=_CELL,
     )
 
