@@ -220,6 +220,8 @@ class Task:
     network : Network
     samples : tuple of Sample
     targets : tuple of Target
+    x : ndarray (N, ...)
+        The samples as the network takes them.
     model : MemoModel
         Several methods that are run on one task share their passes through the network.
     total : int
@@ -229,6 +231,7 @@ class Task:
     network: Network
     samples: tuple[Sample, ...]
     targets: tuple[Target, ...]
+    x: Array
     model: MemoModel
     total: int
 
@@ -246,12 +249,11 @@ class Task:
         -------
         Explanation
         """
-        x = np.stack([sample.x for sample in self.samples])
-        found = explainer.explain(self.model, x, self.targets)
+        found = explainer.explain(self.model, self.x, self.targets)
         self._check(method, found)
-        maps, status = present(found.raw, x.shape[1:3], found.presentation)
-        targets, scores = self._scored(found, x)
-        odds, predictions = self._classes(x, targets)
+        maps, status = present(found.raw, self.x.shape[1:-1], found.presentation)
+        targets, scores = self._scored(found, self.x)
+        odds, predictions = self._classes(self.x, targets)
         return Explanation(
             maps=maps,
             raw=found.raw,
@@ -351,13 +353,12 @@ def batches(
     step = batch_size or BATCH
     for start in range(0, len(rows), step):
         chosen = slice(start, start + step)
-        yield Task(
-            network,
-            tuple(samples[i] for i in rows[chosen]),
-            tuple(targets[chosen]),
-            MemoModel(network.model, remember),
-            len(rows),
-        )
+        batch = tuple(samples[i] for i in rows[chosen])
+        x = np.stack([sample.x for sample in batch])
+        # One array for all methods, so that the model knows it again without comparing values.
+        x.flags.writeable = False
+        memo = MemoModel(network.model, x, remember)
+        yield Task(network, batch, tuple(targets[chosen]), x, memo, len(rows))
 
 
 def join(parts: Sequence[Explanation]) -> Explanation:

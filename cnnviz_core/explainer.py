@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from cnnviz_core.errors import ArrayError, MissingCapabilityError
 from cnnviz_core.model import Array, Model
 from cnnviz_core.targets import Target
 
-__all__ = ["Explainer", "Maps", "Presentation", "missing_needs", "present", "require"]
+__all__ = ["Explainer", "Maps", "Presentation", "missing_needs", "passes_of", "present", "require"]
 
 Sign = Literal["positive", "absolute", "signed"]
 
@@ -46,7 +46,8 @@ class Maps:
     ----------
     raw : ndarray
         The method's own result, signed and not normalised: (N, h, w) at a layer's size, or
-        (N, H, W, C) for methods that attribute to input values.
+        (N, H, W, C) for methods that attribute to input values; of signals and volumes likewise
+        (N, ...grid) or (N, ...size, C).
     scores : ndarray (N,), or None
         The targets' scores on the samples.
     targets : tuple of Target
@@ -57,6 +58,9 @@ class Maps:
         How the method's authors show it.
     extras : mapping of str to ndarray
         Whatever else the method has to say, one entry for each sample.
+    terms : callable or None
+        Gives the terms (N, ...grid, K) of which `raw` is the sum over the last axis, for methods
+        that weight K feature maps; made only when asked for.
     """
 
     raw: Array
@@ -65,12 +69,13 @@ class Maps:
     layer: str | None = None
     presentation: Presentation = Presentation()
     extras: Mapping[str, Any] = field(default_factory=dict)
+    terms: Callable[[], Array] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if np.ndim(self.raw) not in (3, 4):
+        if np.ndim(self.raw) not in (2, 3, 4, 5):
             raise ArrayError(
                 f"an explainer returned a raw result of the shape {np.shape(self.raw)}",
-                "(N, h, w), or (N, H, W, C)",
+                "(N, ...grid), as (N, h, w), or (N, ...size, C), as (N, H, W, C)",
                 "report it to the explainer's author",
             )
         object.__setattr__(self, "targets", tuple(self.targets))
@@ -81,13 +86,21 @@ class Maps:
 class Explainer(Protocol):
     """A method: a frozen dataclass whose fields are its parameters.
 
+    Two further attributes are optional.  ``class_agnostic = True`` says that the maps are the same
+    for every target.  A method ``passes(model, x) -> int`` says beforehand how much work one sample
+    takes, in forward passes of the network, of which a backward pass counts as two; `passes_of`
+    asks it.
+
     Attributes
     ----------
     needs : frozenset of str
         The capabilities that a model must have (`Model.capabilities`).
     """
 
-    needs: ClassVar[frozenset[str]]
+    @property
+    def needs(self) -> frozenset[str]:
+        """The capabilities that a model must have; of most explainers a ``ClassVar``."""
+        ...
 
     def explain(self, model: Model, x: Array, targets: Sequence[Target]) -> Maps:
         """Explain the targets' scores on a batch.
@@ -96,7 +109,7 @@ class Explainer(Protocol):
         ----------
         model : Model
             The network.
-        x : ndarray (N, H, W, C)
+        x : ndarray (N, H, W, C), (N, L, C) or (N, D, H, W, C)
             The batch, in the network's own value range.
         targets : sequence of Target
             One for each sample.
@@ -109,7 +122,7 @@ class Explainer(Protocol):
 
 
 def present(
-    raw: Array, size: tuple[int, int], presentation: Presentation
+    raw: Array, size: tuple[int, ...], presentation: Presentation
 ) -> tuple[Array, list[str]]:
     """Make one map for each sample of a method's raw numbers.
 
@@ -118,21 +131,33 @@ def present(
 
     Parameters
     ----------
-    raw : ndarray (N, h, w) or (N, H, W, C)
+    raw : ndarray (N, ...grid) or (N, ...size, C)
         A method's own result.
     size : tuple of int
-        (height, width) of the maps.
+        The maps' size, (height, width) for pictures.  An axis more in `raw` is that of channels.
     presentation : Presentation
         How.
 
     Returns
     -------
-    maps : ndarray (N, height, width)
+    maps : ndarray (N, ...size)
     status : list of str
         For each sample "ok", "all-zero", "all-negative" (a map of which only the positive part is
         shown has none) or "non-finite".
+
+    Raises
+    ------
+    ArrayError
+        If the result has another number of axes.
     """
-    flat = map_maths.reduce_channels(raw, presentation.reduce) if raw.ndim == 4 else raw
+    if raw.ndim not in (len(size) + 1, len(size) + 2):
+        raise ArrayError(
+            f"a raw result of the shape {raw.shape} was given for maps of the size {tuple(size)}",
+            f"{len(size) + 1} axes, or {len(size) + 2} with channels",
+            "report it to the explainer's author",
+        )
+    channels = raw.ndim == len(size) + 2
+    flat = map_maths.reduce_channels(raw, presentation.reduce) if channels else raw
     if presentation.sign == "positive":
         shown = map_maths.relu(flat)
     elif presentation.sign == "absolute":
@@ -143,6 +168,28 @@ def present(
     if shown.shape[1:] != tuple(size):
         shown = map_maths.resize(shown, size, presentation.upsample)
     return shown, status
+
+
+def passes_of(explainer: Explainer, model: Model, x: Array) -> int | None:
+    """Say beforehand how much work a method has with one sample.
+
+    Parameters
+    ----------
+    explainer : Explainer
+        The method.
+    model : Model
+        The network.
+    x : ndarray (N, ...)
+        The batch to be explained.
+
+    Returns
+    -------
+    int or None
+        In forward passes of the network, of which a backward pass counts as two; None where the
+        method does not say.
+    """
+    passes = getattr(explainer, "passes", None)
+    return None if passes is None else int(passes(model, x))
 
 
 def missing_needs(needs: frozenset[str], model: Model) -> list[str]:

@@ -1,9 +1,11 @@
-"""Finding a layer: by name, by call, or the last one with a spatial grid."""
+"""Finding layers: by name, by call, by pattern, from the end, or the last with a spatial grid."""
 
 from __future__ import annotations
 
+import fnmatch
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
 from cnnviz_core.errors import ArrayError, UnknownLayerError, near
 from cnnviz_core.model import INPUT, LOGITS, OUTPUT, Array, LayerInfo, Model
@@ -15,12 +17,15 @@ __all__ = [
     "find_layer",
     "is_special",
     "resolve_layer",
+    "resolve_layers",
+    "stages",
 ]
 
 AUTO = "auto"
 """The name that stands for the last layer with a spatial grid."""
 
 _COARSER = frozenset({"pool", "dropout", "reshape"})
+_PATTERN = re.compile(r"[*?\[]")
 
 
 def is_special(node: str) -> bool:
@@ -39,14 +44,16 @@ def is_special(node: str) -> bool:
 
 
 def find_layer(layers: Mapping[str, LayerInfo], name: str) -> LayerInfo:
-    """Find a layer by its name.
+    """Find a layer by its name, by a pattern, or counted from the end.
 
     Parameters
     ----------
     layers : mapping of str to LayerInfo
         The network's layers.
     name : str
-        A key, or the path of a layer that is called once.
+        A key; the path of a layer that is called once; a pattern such as ``"layer4.*"``, which
+        stands for the last layer with a spatial grid among those whose names match; or ``"-3"``,
+        the third of `layers` from the end.
 
     Returns
     -------
@@ -67,12 +74,34 @@ def find_layer(layers: Mapping[str, LayerInfo], name: str) -> LayerInfo:
             f"one of {', '.join(calls)}",
             f"name the call, for the last one {calls[-1]!r}",
         )
+    if _PATTERN.search(name):
+        return auto_layer({info.name: info for info in _matching(layers, name)})
+    if re.fullmatch(r"-\d+", name):
+        if not 1 <= -int(name) <= len(layers):
+            raise UnknownLayerError(
+                f"layer {name} was asked for, and the network has {len(layers)} layers",
+                f"from -1, the last, to -{len(layers)}",
+                "list them with cnnviz.layers(model) or `cnnviz layers MODEL`",
+            )
+        return list(layers.values())[int(name)]
     alike = near(name, layers) or list(layers)[-3:]
     raise UnknownLayerError(
         f"the network has no layer {name!r}",
         f"a layer's name such as {', '.join(map(repr, alike))}",
         "list them with cnnviz.layers(model) or `cnnviz layers MODEL`",
     )
+
+
+def _matching(layers: Mapping[str, LayerInfo], pattern: str) -> list[LayerInfo]:
+    """Give the layers whose names match a pattern."""
+    found = [info for name, info in layers.items() if fnmatch.fnmatchcase(name, pattern)]
+    if not found:
+        raise UnknownLayerError(
+            f"no layer's name matches {pattern!r}",
+            f"a pattern such as {next(iter(layers)).split('.')[0] + '*'!r}; * stands for any text",
+            "list the names with cnnviz.layers(model) or `cnnviz layers MODEL`",
+        )
+    return found
 
 
 def auto_layer(layers: Mapping[str, LayerInfo]) -> LayerInfo:
@@ -103,16 +132,45 @@ def auto_layer(layers: Mapping[str, LayerInfo]) -> LayerInfo:
     high-level semantics and detailed spatial information".
     """
     for info in reversed(list(layers.values())):
-        origin = info
-        while origin.same_as is not None and origin.same_as in layers:
-            origin = layers[origin.same_as]
-        if info.grid is not None and math.prod(info.grid) > 1 and origin.kind not in _COARSER:
+        if _shows(info, layers):
             return info
     raise UnknownLayerError(
-        "no layer of the network has a spatial grid",
+        "no layer of the network has a spatial grid"
+        if len(layers) != 1
+        else f"layer {next(iter(layers))!r} has no spatial grid",
         "a layer with an output of (h, w, channels) that is larger than one position",
         "use a method that needs no layer, such as saliency or occlusion",
     )
+
+
+def _shows(info: LayerInfo, layers: Mapping[str, LayerInfo]) -> bool:
+    """Tell whether a layer has a grid of its own making."""
+    origin = info
+    while origin.same_as is not None and origin.same_as in layers:
+        origin = layers[origin.same_as]
+    return info.grid is not None and math.prod(info.grid) > 1 and origin.kind not in _COARSER
+
+
+def stages(layers: Mapping[str, LayerInfo]) -> list[LayerInfo]:
+    """Give the last layer of each resolution.
+
+    Parameters
+    ----------
+    layers : mapping of str to LayerInfo
+        The network's layers, in the order in which their calls end.
+
+    Returns
+    -------
+    list of LayerInfo
+        One for each size of grid, in forward order; pooling, dropout and reshaping layers are
+        passed over as in `auto_layer`.
+    """
+    last: dict[tuple[int, ...], LayerInfo] = {}
+    for info in layers.values():
+        if info.grid is not None and _shows(info, layers):
+            last.pop(info.grid, None)
+            last[info.grid] = info
+    return list(last.values())
 
 
 def resolve_layer(model: Model, layer: str, x: Array) -> LayerInfo:
@@ -123,7 +181,7 @@ def resolve_layer(model: Model, layer: str, x: Array) -> LayerInfo:
     model : Model
         The network.
     layer : str
-        A layer's name, or "auto" for the last layer with a spatial grid.
+        What `find_layer` takes, or "auto" for the last layer with a spatial grid.
     x : ndarray (N, ...)
         The batch to be explained.
 
@@ -136,13 +194,72 @@ def resolve_layer(model: Model, layer: str, x: Array) -> LayerInfo:
     UnknownLayerError
         If there is none.
     """
-    try:
-        layers = model.layers
-    except ArrayError:
-        # Some networks know their layers' shapes only once they have seen an input.
-        model.forward(x[:1])
-        layers = model.layers
+    layers = _known_layers(model, x)
     return auto_layer(layers) if layer == AUTO else find_layer(layers, layer)
+
+
+def resolve_layers(model: Model, layer: str, x: Array) -> list[LayerInfo]:
+    """Find the layers that a method that looks at several was asked to look at.
+
+    Parameters
+    ----------
+    model : Model
+        The network.
+    layer : str
+        Names, patterns and positions as `find_layer` takes them, separated by commas, where a
+        pattern stands for all layers that match it and have a spatial grid; or "auto" for the last
+        layer of each resolution.
+    x : ndarray (N, ...)
+        The batch to be explained.
+
+    Returns
+    -------
+    list of LayerInfo
+        In forward order; of several names for one value the last.
+
+    Raises
+    ------
+    UnknownLayerError
+        If one of them does not exist, or none has a spatial grid.
+    """
+    layers = _known_layers(model, x)
+    if layer == AUTO:
+        found = stages(layers)
+    else:
+        found = [
+            info
+            for part in (part.strip() for part in layer.split(","))
+            for info in (
+                [each for each in _matching(layers, part) if _shows(each, layers)]
+                if _PATTERN.search(part) and part not in layers
+                else [find_layer(layers, part)]
+            )
+        ]
+    if not found:
+        auto_layer({})  # raises
+    return _distinct(found, layers)
+
+
+def _distinct(found: Iterable[LayerInfo], layers: Mapping[str, LayerInfo]) -> list[LayerInfo]:
+    """Put layers in forward order, and leave out all but the last of the names for one value."""
+    names = {info.name for info in found}
+    values: dict[str, LayerInfo] = {}
+    for name, info in layers.items():
+        if name in names:
+            origin = info
+            while origin.same_as is not None and origin.same_as in layers:
+                origin = layers[origin.same_as]
+            values[origin.name] = info
+    return list(values.values())
+
+
+def _known_layers(model: Model, x: Array) -> Mapping[str, LayerInfo]:
+    """Give a network's layers; some networks know them only once they have seen an input."""
+    try:
+        return model.layers
+    except ArrayError:
+        model.forward(x[:1])
+        return model.layers
 
 
 def on_grid(values: Array, info: LayerInfo) -> Array:

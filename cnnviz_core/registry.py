@@ -10,6 +10,7 @@ import functools
 import importlib
 import importlib.util
 import os
+import re
 import traceback
 import warnings
 from collections.abc import Iterable, Mapping
@@ -23,12 +24,13 @@ from cnnviz_core import hookspecs
 from cnnviz_core.errors import (
     ConflictError,
     MissingBackendError,
+    ParameterError,
     PluginError,
     UnknownMethodError,
     UnsupportedModelError,
     near,
 )
-from cnnviz_core.parameters import Parameter, build, parameters_of
+from cnnviz_core.parameters import Parameter, build, parameters_of, parse
 from cnnviz_core.specs import API, BackendSpec, ExplainerSpec
 
 Record = TypeVar("Record", ExplainerSpec, BackendSpec)
@@ -37,6 +39,7 @@ __all__ = [
     "PluginFailure",
     "PluginInfo",
     "Registry",
+    "folded",
     "get_registry",
     "import_string",
     "installed",
@@ -44,6 +47,8 @@ __all__ = [
 
 STRICT: Final = "CNNVIZ_STRICT_PLUGINS"
 """The environment variable that makes a failing plugin raise, when set to 1."""
+
+_CONFIGURED: Final = re.compile(r"\s*(?P<name>[^()=]+?)\s*(?:\((?P<inside>[^()]*)\))?\s*")
 
 
 @dataclass(frozen=True)
@@ -130,6 +135,28 @@ def installed(package: str) -> bool:
 def normal(name: str) -> str:
     """Give a method's name in its usual form: "Grad_CAM" becomes "grad-cam"."""
     return name.strip().casefold().replace("_", "-").replace(" ", "-")
+
+
+def folded(name: str) -> str:
+    """Give what two spellings of a name have in common.
+
+    Parameters
+    ----------
+    name : str
+        A method's name.
+
+    Returns
+    -------
+    str
+        Only its letters and digits, in lower case, and "plus" for "+"; a distribution before a
+        colon stays.
+
+    Examples
+    --------
+    >>> folded("Grad-CAM++"), folded("GradCAMPlusPlus")
+    ('gradcamplusplus', 'gradcamplusplus')
+    """
+    return re.sub(r"[^a-z0-9:]", "", name.casefold().replace("+", "plus"))
 
 
 class Registry:
@@ -228,7 +255,7 @@ class Registry:
         Parameters
         ----------
         name : str
-            The method's name or an alias, in any case and with hyphens or underscores;
+            The method's name or an alias in any spelling ("grad-cam++", "GradCAMPlusPlus");
             ``distribution:name`` where two distributions claim it.
 
         Returns
@@ -252,15 +279,18 @@ class Registry:
                 f"one of {', '.join(f'{o}:{wanted}' for o in owners)}",
                 "name the distribution too",
             )
-        aliased = {
+        spelt = folded(name)
+        meant = {s.target: s for listed, s in self.explainers.items() if folded(listed) == spelt}
+        # A method's own name goes before other methods' aliases.
+        meant = meant or {
             spec.target: spec
             for spec in self.explainers.values()
-            if wanted in map(normal, spec.aliases)
+            if spelt in map(folded, spec.aliases)
         }
-        if len(aliased) == 1:
-            return next(iter(aliased.values()))
-        if aliased:
-            names = [spec.name for spec in aliased.values()]
+        if len(meant) == 1:
+            return next(iter(meant.values()))
+        if meant:
+            names = [spec.name for spec in meant.values()]
             raise ConflictError(
                 f"{name!r} is another name of {' and '.join(names)}",
                 f"one of {', '.join(names)}",
@@ -332,6 +362,41 @@ class Registry:
             If a parameter is unknown or out of its range.
         """
         return build(self.explainer_class(name), params, method=self.spec(name).name)
+
+    def configured(self, text: str, **shared: Any) -> Any:
+        """Make an explainer of a method's name with its parameters, as in a wrapper's ``of``.
+
+        Parameters
+        ----------
+        text : str
+            "occlusion", or "occlusion(window=48, stride=16)".
+        **shared
+            Further parameters, each given to the method only if it has one of that name.
+
+        Returns
+        -------
+        Explainer
+
+        Raises
+        ------
+        ParameterError
+            If the text cannot be read, or a parameter is unknown or out of its range.
+        """
+        found = _CONFIGURED.fullmatch(text)
+        if found is None:
+            raise ParameterError(
+                f"{text!r} does not name a method",
+                "a method's name, or its name and parameters: occlusion(window=48, stride=16)",
+                "list the methods with `cnnviz methods`",
+            )
+        name, inside = found["name"], (found["inside"] or "").strip()
+        known = {parameter.name: parameter for parameter in self.parameters(name)}
+        params = {key: value for key, value in shared.items() if key in known}
+        for part in inside.split(",") if inside else ():
+            key, _, value = (piece.strip() for piece in part.partition("="))
+            # `build` speaks of unknown names.
+            params[key] = parse(known[key], value.strip("'\"")) if key in known else value
+        return self.explainer(name, **params)
 
     def parameters(self, name: str) -> tuple[Parameter, ...]:
         """Give a method's parameters.

@@ -30,13 +30,18 @@ class ExplainerSpec:
     summary : str
         One line for listings.
     family : str
-        "cam", "gradient", "perturbation", "relevance", "features" or a new one.
+        "cam", "gradient", "perturbation", "relevance", "features", "wrapper", "control" or a new
+        one.
     needs : frozenset of str
         The capabilities that a model must have.
     references : tuple of str
         Papers: authors, title, venue and year.
     aliases : tuple of str
         Other names under which people look for it.
+    cost : str
+        The work for one sample, in words: "1 forward, 1 backward", "1 forward a channel".
+    class_agnostic : bool
+        Whether the map is the same for every target.
     api : int
         The contract's version that it was written for.
     """
@@ -48,6 +53,8 @@ class ExplainerSpec:
     needs: frozenset[str]
     references: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
+    cost: str = ""
+    class_agnostic: bool = False
     api: int = API
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Final, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -28,6 +28,7 @@ __all__ = [
     "cotangent_of",
     "probabilities",
     "resolve_all",
+    "saturation",
     "scores_of",
     "target_from_dict",
     "target_node",
@@ -36,9 +37,16 @@ __all__ = [
 ]
 
 
+_SATURATED: Final = 1e-6
+"""Below this a bounded score cannot change any more, and its gradient in float32 is rounding."""
+
+
 @runtime_checkable
 class Target(Protocol):
     """A score of one sample's value at a node.
+
+    A bounded score may also have ``saturated(value) -> bool``: whether it is so near its bound that
+    its gradient says nothing.
 
     Attributes
     ----------
@@ -194,6 +202,11 @@ class ClassProbability(_Fixed):
         _check_class(self.index, _class_vector(value))
         return probabilities(value, self.activation)
 
+    def saturated(self, value: Array) -> bool:
+        """Tell whether the probability is so near 0 or 1 that its gradient is mostly rounding."""
+        p = float(self._probabilities(value)[self.index])
+        return p * (1 - p) < _SATURATED
+
     def score(self, value: Array) -> float:
         """Return the class's probability."""
         return float(self._probabilities(value)[self.index])
@@ -305,7 +318,7 @@ class Segment(_Fixed):
     index : int
         The class, counted from 0.
     mask : ndarray (h, w) of bool, or None
-        The region, at the output's size; None is where the class wins.
+        The region, at the output's size; None is where the class wins, which `resolve` fixes.
     """
 
     index: int
@@ -332,6 +345,10 @@ class Segment(_Fixed):
                 "resize the mask to the output",
             )
         return region
+
+    def resolve(self, value: Array) -> Segment:
+        """Fix the region where the class wins."""
+        return self if self.mask is not None else Segment(self.index, self._region(value))
 
     def score(self, value: Array) -> float:
         """Return the class's score, summed over the region."""
@@ -381,6 +398,10 @@ class Similarity(_Fixed):
             float(np.linalg.norm(v)),
             self.reference / np.linalg.norm(self.reference),
         )
+
+    def saturated(self, value: Array) -> bool:
+        """Tell whether the embeddings are so alike that the gradient is mostly rounding."""
+        return 1 - abs(self.score(value)) < _SATURATED
 
     def score(self, value: Array) -> float:
         """Return the cosine, in [-1, 1]; 0 for an embedding of zeros."""
@@ -604,6 +625,26 @@ def resolve_all(targets: Sequence[Target], value: Array) -> tuple[Target, ...]:
     """
     _check_number(targets, value)
     return tuple(t.resolve(v) for t, v in zip(targets, value, strict=True))
+
+
+def saturation(targets: Sequence[Target], value: Array) -> list[bool]:
+    """Tell of each sample whether its score is so near its bound that its gradient says nothing.
+
+    Parameters
+    ----------
+    targets : sequence of Target
+        One for each sample.
+    value : ndarray (N, ...)
+        The value at the targets' node.
+
+    Returns
+    -------
+    list of bool
+        False for targets without a bound.
+    """
+    _check_number(targets, value)
+    asked = [getattr(target, "saturated", None) for target in targets]
+    return [bool(ask(v)) if ask is not None else False for ask, v in zip(asked, value, strict=True)]
 
 
 _KINDS: dict[str, type] = {

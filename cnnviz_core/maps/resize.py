@@ -1,4 +1,4 @@
-"""Resizing maps: separable interpolation with half-pixel centres, as two matrix products.
+"""Resizing maps: separable interpolation with half-pixel centres, a matrix product an axis.
 
 Pixel ``i`` of ``n`` covers the interval from ``i / n`` to ``(i + 1) / n`` of its axis and has its
 centre in the middle, so that both sizes cover the same field (``align_corners=False``).
@@ -24,7 +24,7 @@ Interpolation: TypeAlias = Literal["nearest", "bilinear", "bicubic"]
 
 def resize(
     maps: Array,
-    size: tuple[int, int],
+    size: tuple[int, ...],
     method: Interpolation = "bilinear",
     *,
     antialias: bool = False,
@@ -34,11 +34,11 @@ def resize(
     Parameters
     ----------
     maps : ndarray (N, h, w) or (N, h, w, C)
-        The maps.
+        The maps; of signals (N, l) or (N, l, C), of volumes (N, d, h, w) or (N, d, h, w, C).
     size : tuple of int
-        (height, width) of the result.
+        (height, width) of the result; one number for each axis of the grid.
     method : {"bilinear", "bicubic", "nearest"}
-        The interpolation.  Bicubic may overshoot the range of the map.
+        The interpolation along each axis.  Bicubic may overshoot the range of the map.
     antialias : bool
         Whether an axis that shrinks is averaged over all that a new pixel covers.  Otherwise its
         values are those interpolated at the new pixels' centres, as in PyTorch and OpenCV by
@@ -67,36 +67,38 @@ def resize(
     >>> resize(np.array([[[0.0, 4.0]]]), (1, 4)).tolist()
     [[[0.0, 1.0, 3.0, 4.0]]]
     """
-    maps = checked_maps(maps, "maps", (3, 4), "(N, h, w) or (N, h, w, C)")
-    if np.shape(size) != (2,):
+    if np.ndim(size) != 1 or not 1 <= len(size) <= 3:
         raise ParameterError(
-            f"size={size!r} is not a pair", "(height, width)", "pass two whole numbers"
+            f"size={size!r} is no size",
+            "(height, width), or one number for each axis of a signal or a volume",
+            "pass whole numbers",
         )
+    rank = len(size)
+    grid = ("l", "h, w", "d, h, w")[rank - 1]
+    maps = checked_maps(maps, "maps", (rank + 1, rank + 2), f"(N, {grid}) or (N, {grid}, C)")
     matrices = [
         resize_matrix(old, new, method, antialias=antialias).astype(maps.dtype)
-        for old, new in zip(maps.shape[1:3], size, strict=True)
+        for old, new in zip(maps.shape[1 : rank + 1], size, strict=True)
     ]
     resized = maps
     # The axis that grows least goes first, before there are more values to multiply.  Zero times
     # infinity is NaN; `map_status` speaks of it.
     with np.errstate(over="ignore", invalid="ignore"):
-        for axis in sorted((2, 1), key=lambda axis: size[axis - 1] / maps.shape[axis]):
+        for axis in sorted(range(rank, 0, -1), key=lambda axis: size[axis - 1] / maps.shape[axis]):
             if size[axis - 1] != maps.shape[axis]:
                 resized = _along(resized, axis, matrices[axis - 1])
     return resized.copy() if resized is maps else resized
 
 
 def _along(maps: Array, axis: int, matrix: Array) -> Array:
-    """Multiply a matrix (n_out, n_in) along the rows' or the columns' axis of a batch."""
-    n, h, w, *channels = maps.shape
-    if axis == 1:
-        rows = maps.reshape(n, h, w * math.prod(channels))
-        product: Array = np.matmul(matrix, rows).reshape(n, len(matrix), w, *channels)
-    elif channels:
-        product = np.matmul(matrix, maps)
-    else:
-        product = np.matmul(maps.reshape(n * h, w), matrix.T).reshape(n, h, len(matrix))
-    return product
+    """Multiply a matrix (n_out, n_in) along one axis of a batch."""
+    before, after = maps.shape[:axis], maps.shape[axis + 1 :]
+    shape = (*before, len(matrix), *after)
+    if math.prod(after) == 1:
+        flat = maps.reshape(math.prod(before), maps.shape[axis])
+        return np.matmul(flat, matrix.T).reshape(shape)
+    blocks = maps.reshape(math.prod(before), maps.shape[axis], math.prod(after))
+    return np.matmul(matrix, blocks).reshape(shape)
 
 
 def resize_matrix(

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
+from cnnviz_cam.observing import observe
 from cnnviz_core.explainer import Maps
-from cnnviz_core.layers import AUTO, on_grid, resolve_layer
-from cnnviz_core.maps import channel_means, weight_channels
+from cnnviz_core.layers import AUTO
+from cnnviz_core.maps import channel_means
 from cnnviz_core.model import Array, Model
 from cnnviz_core.parameters import Help
-from cnnviz_core.targets import Target, cotangent_of, resolve_all, scores_of, target_node
+from cnnviz_core.targets import Target
 
 __all__ = ["GradCAM"]
 
@@ -61,14 +62,5 @@ class GradCAM:
         UnknownLayerError
             If the layer does not exist or has no spatial grid.
         """
-        layer = resolve_layer(model, self.layer, x)
-        of = target_node(targets)
-        back = model.pullback(x, cotangent_of(targets), of=of, wrt=(layer.name,))
-        features = on_grid(back.values[layer.name], layer)
-        gradients = on_grid(back.gradients[layer.name], layer)
-        return Maps(
-            raw=weight_channels(features, channel_means(gradients)),
-            scores=scores_of(targets, back.values[of]),
-            targets=resolve_all(targets, back.values[of]),
-            layer=layer.name,
-        )
+        seen = observe(model, x, targets, self.layer)
+        return seen.weighted(channel_means(seen.gradients))

@@ -11,10 +11,11 @@ import numpy as np
 
 from cnnviz_core.errors import ArrayError, ParameterError
 from cnnviz_core.explainer import Maps
-from cnnviz_core.model import LOGITS, OUTPUT, Array, Model
+from cnnviz_core.model import Array, Model
 from cnnviz_core.parameters import Help, Range
-from cnnviz_core.perturb import score_masked
-from cnnviz_core.targets import Target, resolve_all, scores_of, target_node
+from cnnviz_core.perturb import distinct_samples, score_masked
+from cnnviz_core.scoring import score
+from cnnviz_core.targets import Target
 
 __all__ = ["Occlusion"]
 
@@ -87,17 +88,18 @@ class Occlusion:
             raise ArrayError(
                 f"a batch of the shape {x.shape} was given", "(N, H, W, C)", "pass pictures"
             )
-        of = target_node(targets)
-        value = model.forward(x, capture=() if of in (LOGITS, OUTPUT) else (of,))[of]
-        resolved, scores = resolve_all(targets, value), scores_of(targets, value)
-        raw = [
-            self._map(model, sample, target, score, f"occlusion, picture {i + 1} of {len(x)}")
-            for i, (sample, target, score) in enumerate(zip(x, resolved, scores, strict=True))
-        ]
-        return Maps(raw=np.stack(raw), scores=scores, targets=resolved)
+        whole = score(model, x, targets)
+        raw = np.empty(x.shape[:3], dtype=whole.scores.dtype)
+        for rows in distinct_samples(x):
+            asked = [whole.targets[row] for row in rows]
+            what = f"occlusion, picture {rows[0] + 1} of {len(x)}"
+            raw[rows] = self._maps(model, x[rows[0]], asked, whole.scores[rows], what)
+        return Maps(raw=raw, scores=whole.scores, targets=whole.targets)
 
-    def _map(self, model: Model, x: Array, target: Target, score: float, what: str) -> Array:
-        """Make one sample's map."""
+    def _maps(
+        self, model: Model, x: Array, targets: Sequence[Target], whole: Array, what: str
+    ) -> Array:
+        """Make one sample's maps for several targets."""
         height, width = x.shape[:2]
         side = self.window or max(1, min(height, width) // 7)
         stride = self.stride or max(1, side // 4)
@@ -120,17 +122,17 @@ class Occlusion:
         under = score_masked(
             model,
             x,
-            target,
+            targets,
             masks(),
             fill,
             total=len(corners),
             batch_size=self.batch_size,
             what=what,
         )
-        drop = np.zeros((height, width))
+        drop = np.zeros((len(targets), height, width))
         covered = np.zeros((height, width))
-        for (i, j), value in zip(corners, under, strict=True):
-            drop[i : i + tall, j : j + wide] += score - value
+        for (i, j), values in zip(corners, under.T, strict=True):
+            drop[:, i : i + tall, j : j + wide] += (whole - values)[:, None, None]
             covered[i : i + tall, j : j + wide] += 1
         return (drop / covered).astype(under.dtype)
 

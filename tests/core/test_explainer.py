@@ -36,7 +36,18 @@ def test_presenting_an_attribution():
 
 def test_a_result_of_the_wrong_rank():
     with pytest.raises(ArrayError, match="raw result"):
-        Maps(raw=np.ones((3, 3)))
+        Maps(raw=np.ones(3))
+    with pytest.raises(ArrayError, match="maps of the size"):
+        present(np.ones((1, 2)), (4, 4), Presentation())
+
+
+def test_presenting_signals_and_volumes():
+    signal = np.arange(4.0).reshape(1, 4)
+    assert present(signal, (8,), Presentation())[0].shape == (1, 8)
+    assert present(signal[..., None] - 9, (4,), Presentation("absolute"))[0][0, 0] == 9
+    volume = np.arange(8.0).reshape(1, 2, 2, 2)
+    assert present(volume, (3, 4, 5), Presentation())[0].shape == (1, 3, 4, 5)
+    assert present(volume[..., None], (2, 2, 2), Presentation("signed", "sum"))[0].max() == 7
 
 
 def test_what_a_model_lacks_is_named():

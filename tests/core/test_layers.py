@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from cnnviz_core.errors import UnknownLayerError
-from cnnviz_core.layers import auto_layer, find_layer, on_grid, resolve_layer
+from cnnviz_core.layers import (
+    auto_layer,
+    find_layer,
+    on_grid,
+    resolve_layer,
+    resolve_layers,
+    stages,
+)
 from cnnviz_core.model import LayerInfo
 from cnnviz_core.testing.nets import NETS, random_input
 from cnnviz_core.testing.reference import ReferenceModel
@@ -98,3 +105,62 @@ def test_resolve_shows_the_network_an_input_where_it_must():
             return super().forward(x, **kwargs)
 
     assert resolve_layer(Shy(net), "auto", x).name == "relu2"
+
+
+STAGED = layers(
+    info("stem", grid=(8, 6)),
+    info("block1.conv", grid=(8, 6)),
+    info("block1.relu", "relu", grid=(8, 6)),
+    info("block1", "container", grid=(8, 6), same_as="block1.relu"),
+    info("pool", "pool", grid=(4, 3)),
+    info("block2.conv", grid=(4, 3)),
+    info("block2.drop", "dropout", grid=(4, 3)),
+    info("gap", "pool", grid=(1, 1)),
+    info("fc", "linear", None),
+)
+
+
+class Staged:
+    layers = STAGED
+
+
+def test_a_pattern_means_the_last_that_matches_and_has_a_grid():
+    assert find_layer(STAGED, "block1.*").name == "block1.relu"
+    assert find_layer(STAGED, "block?").name == "block1"
+    assert find_layer(STAGED, "*").name == "block2.conv"
+    with pytest.raises(UnknownLayerError, match="matches"):
+        find_layer(STAGED, "layer*")
+    with pytest.raises(UnknownLayerError, match="grid"):
+        find_layer(STAGED, "f*")
+
+
+def test_negative_positions_count_from_the_end():
+    assert find_layer(STAGED, "-1").name == "fc"
+    assert find_layer(STAGED, "-4").name == "block2.conv"
+    for beyond in ("-10", "-0"):
+        with pytest.raises(UnknownLayerError, match="from -1"):
+            find_layer(STAGED, beyond)
+
+
+def test_a_name_goes_before_a_position_or_a_pattern():
+    odd = layers(info("a*"), info("-1"), info("b"))
+    assert find_layer(odd, "a*").name == "a*"
+    assert find_layer(odd, "-1").name == "-1"
+
+
+def test_stages_are_the_last_layers_of_each_resolution():
+    assert [each.name for each in stages(STAGED)] == ["block1", "block2.conv"]
+
+
+def test_several_layers():
+    def names(layer):
+        return [each.name for each in resolve_layers(Staged(), layer, np.zeros(1))]
+
+    assert names("auto") == ["block1", "block2.conv"]
+    assert names("block2.conv, stem") == ["stem", "block2.conv"]
+    # Of two names for one value the last stays.
+    assert names("block1*") == ["block1.conv", "block1"]
+    assert names("-4,stem,stem") == ["stem", "block2.conv"]
+    for missing in ("stem, nothing", "nothing*", "", "fc*"):
+        with pytest.raises(UnknownLayerError):
+            names(missing)

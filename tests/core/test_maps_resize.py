@@ -47,6 +47,19 @@ def test_equals_opencv(old, new, method, flag):
     np.testing.assert_allclose(resize(maps, new, method), expected, atol=2e-5)
 
 
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("channels", [(), (1,), (4,)])
+def test_signals_and_volumes_are_resized_axis_by_axis(method, channels):
+    volume = normal((2, 3, 4, 5, *channels))
+    new = (6, 4, 3)
+    matrices = [resize_matrix(o, n, method) for o, n in zip((3, 4, 5), new, strict=True)]
+    expected = np.einsum("nabc...,ia,jb,kc->nijk...", volume, *matrices)
+    np.testing.assert_allclose(resize(volume, new, method), expected, atol=1e-12)
+    signal = normal((2, 5, *channels))
+    expected = np.einsum("na...,ia->ni...", signal, resize_matrix(5, 9, method))
+    np.testing.assert_allclose(resize(signal, (9,), method), expected, atol=1e-12)
+
+
 @pytest.mark.parametrize(("old", "new"), SIZES)
 def test_bilinear_equals_scipy(old, new):
     maps = normal((2, *old))
@@ -260,8 +273,9 @@ def test_the_matrices_are_shared_and_locked():
     [
         (lambda: resize(np.ones((7, 7)), (9, 9)), ArrayError, "N, h, w"),
         (lambda: resize(np.ones((1, 0, 7)), (9, 9)), ArrayError, "without a single value"),
-        (lambda: resize(np.ones((1, 7, 7)), 9), ParameterError, "not a pair"),
-        (lambda: resize(np.ones((1, 7, 7)), (9, 9, 3)), ParameterError, "not a pair"),
+        (lambda: resize(np.ones((1, 7, 7)), 9), ParameterError, "no size"),
+        (lambda: resize(np.ones((1, 7, 7)), (9, 9, 3, 3)), ParameterError, "no size"),
+        (lambda: resize(np.ones((1, 7, 7)), (9, 9, 3)), ArrayError, "N, d, h, w"),
         (lambda: resize(np.ones((1, 7, 7)), (0, 9)), ParameterError, "at least 1"),
         (lambda: resize(np.ones((1, 7, 7)), (9.5, 9)), ParameterError, "9.5"),
         (lambda: resize(np.ones((1, 7, 7)), (9, 9), "cubic"), ParameterError, "'bicubic'"),

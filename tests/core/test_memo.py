@@ -36,7 +36,7 @@ X = random_input(NETS["plain"]())["image"]
 
 
 def test_it_is_a_model(model):
-    memo = MemoModel(model)
+    memo = MemoModel(model, X)
     assert isinstance(memo, Model)
     assert memo.layers == model.layers
     assert memo.inputs == model.inputs
@@ -44,7 +44,7 @@ def test_it_is_a_model(model):
 
 
 def test_the_same_pullback_is_computed_once(model):
-    memo = MemoModel(model)
+    memo = MemoModel(model, X)
     targets = [ClassScore(0), ClassScore(1)]
     first = memo.pullback(X, cotangent_of(targets), wrt=["relu2"])
     again = memo.pullback(X.copy(), cotangent_of(list(targets)), wrt=["relu2"])
@@ -55,7 +55,7 @@ def test_the_same_pullback_is_computed_once(model):
 
 
 def test_predicted_and_its_class_share_a_pass(model):
-    memo = MemoModel(model)
+    memo = MemoModel(model, X)
     classes = model.forward(X).logits.argmax(-1)
     model.passes.clear()
     memo.pullback(X, cotangent_of([Predicted()] * 2), wrt=["relu2"])
@@ -74,7 +74,7 @@ def test_predicted_and_its_class_share_a_pass(model):
     ],
 )
 def test_anything_else_is_computed_anew(model, other):
-    memo = MemoModel(model)
+    memo = MemoModel(model, X)
     memo.pullback(X, cotangent_of([ClassScore(0)] * 2), wrt=["relu2"])
     x = other.pop("x", X)
     cotangent = cotangent_of(other.pop("targets", [ClassScore(0)] * 2))
@@ -88,7 +88,7 @@ def test_anything_else_is_computed_anew(model, other):
 
 
 def test_forward_is_served_from_a_pullback(model):
-    memo = MemoModel(model)
+    memo = MemoModel(model, X)
     memo.pullback(X, np.ones_like, wrt=["relu2"])
     trace = memo.forward(X, capture=["relu2"])
     assert model.passes == ["pullback"]
@@ -96,7 +96,7 @@ def test_forward_is_served_from_a_pullback(model):
 
 
 def test_forward_with_replacement_is_never_remembered(model):
-    memo = MemoModel(model)
+    memo = MemoModel(model, X)
     plain = memo.forward(X)[LOGITS]
     other = memo.forward(X, replace={"relu2": np.zeros_like})[LOGITS]
     assert not np.allclose(plain, other)
@@ -105,11 +105,32 @@ def test_forward_with_replacement_is_never_remembered(model):
 
 
 def test_what_was_asked_for_longest_ago_is_forgotten(model):
-    memo = MemoModel(model, entries=2)
-    for shift in (0, 1, 2):
-        memo.forward(X + shift)
+    memo = MemoModel(model, X, entries=2)
+    for i in (0, 1, 2):
+        memo.pullback(X, cotangent_of([ClassScore(i)] * 2), wrt=["relu2"])
     model.passes.clear()
-    memo.forward(X + 2)
+    memo.pullback(X, cotangent_of([ClassScore(2)] * 2), wrt=["relu2"])
     assert model.passes == []
-    memo.forward(X)
+    memo.pullback(X, cotangent_of([ClassScore(0)] * 2), wrt=["relu2"])
+    assert model.passes == ["pullback"]
+
+
+def test_other_inputs_go_straight_through(model):
+    memo = MemoModel(model, X)
+    for _ in range(2):
+        memo.forward(X + 1)
+        memo.pullback(X + 1, np.ones_like)
+        memo.forward(X[:1])
+    assert model.passes == ["forward", "pullback", "forward"] * 2
+    np.testing.assert_array_equal(memo.forward(X + 1).logits, model.forward(X + 1).logits)
+
+
+def test_named_inputs_are_remembered():
+    net = NETS["two_inputs"]()
+    model, x = Counting(net), random_input(net)
+    memo = MemoModel(model, x)
+    memo.forward(dict(x))
+    memo.forward(x)
     assert model.passes == ["forward"]
+    memo.forward({**x, "vector": x["vector"] + 1})
+    assert model.passes == ["forward"] * 2

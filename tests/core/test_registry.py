@@ -12,12 +12,13 @@ import pytest
 from cnnviz_core.errors import (
     ConflictError,
     MissingBackendError,
+    ParameterError,
     PluginError,
     UnknownMethodError,
     UnsupportedModelError,
 )
 from cnnviz_core.hookspecs import hookimpl
-from cnnviz_core.registry import Registry, get_registry, import_string, installed
+from cnnviz_core.registry import Registry, folded, get_registry, import_string, installed
 from cnnviz_core.specs import BackendSpec, ExplainerSpec
 
 
@@ -202,3 +203,33 @@ def test_loading_warns_of_nothing():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Registry()
+
+
+@pytest.mark.parametrize(
+    ("spelt", "same"),
+    [("Grad-CAM++", "GradCAMPlusPlus"), ("grad_cam++", "gradcam plus plus"), ("A:Grad", "a:grad")],
+)
+def test_spellings_of_one_name_fold_alike(spelt, same):
+    assert folded(spelt) == folded(same)
+    assert folded(spelt) != folded("grad-cam")
+
+
+def test_a_method_with_its_parameters_in_one_text():
+    registry = get_registry()
+    assert registry.configured("gradcam") == registry.explainer("grad-cam")
+    made = registry.configured(
+        " occlusion( window=4 , fill='mean',stride=2)", layer="x", batch_size=3
+    )
+    assert made == registry.explainer("occlusion", window=4, fill="mean", stride=2, batch_size=3)
+    assert registry.configured("grad-cam(layer=a)", layer="b").layer == "a"
+    for wrong in (
+        "occlusion(window=0)",
+        "occlusion(windw=3)",
+        "occlusion(window)",
+        "occlusion(",
+        "",
+    ):
+        with pytest.raises(ParameterError):
+            registry.configured(wrong)
+    with pytest.raises(UnknownMethodError):
+        registry.configured("nothing(x=1)")

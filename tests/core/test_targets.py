@@ -24,6 +24,7 @@ from cnnviz_core.targets import (
     cotangent_of,
     probabilities,
     resolve_all,
+    saturation,
     scores_of,
     target_from_dict,
     target_node,
@@ -184,3 +185,21 @@ def test_a_batch_needs_one_target_each_about_one_node():
 def test_top_k_of_none():
     with pytest.raises(TargetError, match="top-0"):
         top_k(0)
+
+
+def test_resolving_a_segment_fixes_its_region():
+    value = np.array([[[1.0, 0.0], [0.0, 1.0]]])
+    segment = Segment(0).resolve(value)
+    assert segment == Segment(0, np.array([[True, False]]))
+    assert segment.score(value[:, ::-1]) == 0
+    assert segment.resolve(value[:, ::-1]) is segment
+
+
+def test_saturation():
+    logits = np.array([[30.0, 0.0], [1.0, 0.0]])
+    targets = [ClassProbability(0)] * 2
+    assert saturation(targets, logits) == [True, False]
+    assert saturation([ClassProbability(1, "sigmoid"), ClassScore(0)], -logits) == [False, False]
+    assert saturation([ClassProbability(0, "sigmoid")] * 2, -logits) == [True, False]
+    same = Similarity(np.array([1.0, 2.0]))
+    assert saturation([same, same], np.array([[2.0, 4.0], [2.0, -1.0]])) == [True, False]
