@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from cnnviz_cam._activations import ACTIVATIONS
+from cnnviz_cam._perturbing import PERTURBING
 from cnnviz_core.hookspecs import hookimpl
 from cnnviz_core.specs import ExplainerSpec
 
@@ -33,4 +35,6 @@ def cnnviz_explainers() -> list[ExplainerSpec]:
             ),
             aliases=("gradcam",),
         ),
+        *ACTIVATIONS,
+        *PERTURBING,
     ]

@@ -85,7 +85,7 @@ def test_replacing_a_layers_value_equals_one_at_a_time(batch_size):
     scores = score_replaced(
         MODEL, X, [ClassScore(2)], "relu2", iter(values), total=7, batch_size=batch_size
     )
-    np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(scores[0], expected, rtol=1e-5, atol=1e-6)
     with pytest.raises(ArrayError, match="more than"):
         score_replaced(MODEL, X, [ClassScore(2)], "relu2", iter(values), total=6)
 

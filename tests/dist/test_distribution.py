@@ -22,6 +22,7 @@ PACKAGES = {
     "cnnviz_cam",
     "cnnviz_gradient",
     "cnnviz_perturbation",
+    "cnnviz_wrapper",
 }
 
 
