@@ -10,7 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 
-def measure(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+def measure(
+    ways: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 2
+) -> dict[str, list[float]]:
     """Time each way once a round, so that a noisy moment falls on all of them.
 
     Parameters
@@ -18,7 +20,9 @@ def measure(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, 
     ways : mapping of str to callable
         What is timed, by name.
     rounds : int
-        How often; two more go before, untimed.
+        How often.
+    warm_up : int
+        How many rounds go before, untimed.
 
     Returns
     -------
@@ -26,12 +30,12 @@ def measure(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, 
         CPU seconds of the process, one for each round.
     """
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(rounds + 2):
+    for turn in range(rounds + warm_up):
         for name, run in ways.items():
             start = time.process_time()
             run()
             spent = time.process_time() - start
-            if turn >= 2:
+            if turn >= warm_up:
                 seconds[name].append(spent)
     return seconds
 

@@ -8,6 +8,7 @@ import pytest
 from cnnviz_core.model import INPUT
 from cnnviz_core.registry import get_registry
 from cnnviz_core.targets import Predicted
+from support.methods import brief
 from support.real import loader, photographs
 from support.torchvision_ops import define
 
@@ -46,6 +47,35 @@ def test_grad_cam(twins, near):
     ]
     near("real networks, grad-cam", maps[1].raw, maps[0].raw, 1e-4)
     assert maps[0].targets == maps[1].targets
+
+
+@pytest.fixture(scope="module")
+def exact_twins(test_data):
+    """SqueezeNet on both backends in float64, in which ties fall the same way, and a photograph."""
+    import keras
+
+    import cnnviz_tf.model
+    import cnnviz_torch.model
+
+    define()
+    weights = loader(test_data)
+    x = weights.preprocess("squeezenet1_1", photographs(test_data, 1)[0])
+    native = weights.torch_model("squeezenet1_1").double()
+    kept = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float64")
+    try:
+        twin = weights.keras_model("squeezenet1_1")
+    finally:
+        keras.config.set_dtype_policy(kept)
+    return cnnviz_torch.model.wrap(native), cnnviz_tf.model.wrap(twin), x.astype(np.float64)
+
+
+@pytest.mark.parametrize("method", list(get_registry().explainers))
+def test_every_method_on_a_deep_network(exact_twins, method, near):
+    *models, x = exact_twins
+    one, two = (brief(method).explain(model, x, [Predicted()]) for model in models)
+    near(f"SqueezeNet, float64, {method}", two.raw, one.raw, 1e-6)
+    assert one.targets == two.targets
 
 
 def test_saliency_is_alike(twins):
