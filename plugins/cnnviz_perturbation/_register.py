@@ -20,5 +20,6 @@ def cnnviz_explainers() -> list[ExplainerSpec]:
                 "Zeiler & Fergus, Visualizing and understanding convolutional networks, ECCV 2014",
             ),
             aliases=("occlusion-sensitivity",),
+            cost="1 forward a position of the window",
         ),
     ]

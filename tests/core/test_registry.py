@@ -67,7 +67,7 @@ def test_the_built_in_ones_are_found():
 def test_every_announced_target_can_be_imported_and_declares_the_same_needs():
     registry = get_registry()
     for name, spec in registry.explainers.items():
-        assert registry.explainer_class(name).needs == spec.needs, name
+        assert registry.explainer(name).needs == spec.needs, name
         assert spec.references, name
     for spec in registry.backends.values():
         if installed(spec.packages[0]):

@@ -52,7 +52,7 @@ def dtype(request):
 @pytest.fixture(scope="module", params=ONE_INPUT)
 def case(request, dtype):
     net = NETS[request.param]()
-    x = random_input(net, 3, seed=11)["image"].astype(dtype)
+    (x,) = (a.astype(dtype) for a in random_input(net, 3, seed=11).values())
     return request.param, models(request.param, dtype), x, dtype
 
 
@@ -96,9 +96,13 @@ def test_gradients(case, rule, near):
 def test_maps(case, method, near):
     name, built, x, dtype = case
     explainer = brief(method)
-    targets = [Predicted(), ClassScore(1), Contrast(0, 2)]
-    results = {key: outcome(explainer, model, x, targets) for key, model in built.items()}
-    kinds = {type(r).__name__ for r in results.values()}
+    # Some methods are about single classes only.
+    for last in (Contrast(0, 2), ClassScore(2)):
+        targets = [Predicted(), ClassScore(1), last]
+        results = {key: outcome(explainer, model, x, targets) for key, model in built.items()}
+        kinds = {type(r).__name__ for r in results.values()}
+        if kinds != {"TargetError"}:
+            break
     assert len(kinds) == 1, f"the backends disagree: {results}"
     if kinds != {"Maps"}:
         assert (name, method) in REFUSED, results["numpy"]

@@ -61,19 +61,23 @@ def exact_twins(test_data):
     weights = loader(test_data)
     x = weights.preprocess("squeezenet1_1", photographs(test_data, 1)[0])
     native = weights.torch_model("squeezenet1_1").double()
-    kept = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float64")
+    kept = keras.config.floatx(), keras.config.dtype_policy()
+    keras.config.set_floatx("float64")  # of the input
+    keras.config.set_dtype_policy("float64")  # of the layers
     try:
         twin = weights.keras_model("squeezenet1_1")
     finally:
-        keras.config.set_dtype_policy(kept)
+        keras.config.set_floatx(kept[0])
+        keras.config.set_dtype_policy(kept[1])
     return cnnviz_torch.model.wrap(native), cnnviz_tf.model.wrap(twin), x.astype(np.float64)
 
 
 @pytest.mark.parametrize("method", list(get_registry().explainers))
 def test_every_method_on_a_deep_network(exact_twins, method, near):
     *models, x = exact_twins
-    one, two = (brief(method).explain(model, x, [Predicted()]) for model in models)
+    wide = {"window": 64, "stride": 40} if method == "occlusion" else {}
+    explainer = brief(method, **wide)
+    one, two = (explainer.explain(model, x, [Predicted()]) for model in models)
     near(f"SqueezeNet, float64, {method}", two.raw, one.raw, 1e-6)
     assert one.targets == two.targets
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cnnviz_core.parameters import build
-from cnnviz_core.registry import import_string
+from cnnviz_core.registry import get_registry, import_string
 from cnnviz_core.testing.explainers import CHECKS
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -45,3 +45,23 @@ def test_the_page_announces_what_it_defines(module):
 def test_the_backends_page_compiles():
     for block in blocks("backends.md"):
         compile(block, "backends.md", "exec")
+
+
+@pytest.mark.parametrize("name", list(get_registry().explainers))
+def test_every_method_has_a_line_on_its_familys_page(name):
+    family = get_registry().spec(name).family
+    assert f"`{name}`" in (DOCS / f"{family}.md").read_text()
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in DOCS.glob("*.md")))
+def test_pages_name_only_what_there_is(page):
+    text = (DOCS / page).read_text()
+    for block in blocks(page):
+        compile(block, page, "exec")
+    for picture in re.findall(r"!\[.*?\]\((.*?)\)", text, flags=re.S):
+        assert (DOCS / picture).is_file(), picture
+    for link in re.findall(r"[^!]\[[^\]]*\]\(([^)#:]+)\)", text):
+        assert (DOCS / link).is_file(), link
+    methods = re.findall(r'(?:explain\(net, [^,]+, |of=)"([^"]+)"', text)
+    for method in methods:
+        get_registry().configured(method)

@@ -22,17 +22,111 @@ def test_built_in(explainer, check):
     check(explainer)
 
 
-def test_all_seven_are_there():
-    expected = {
-        "cam",
-        "grad-cam",
-        "saliency",
-        "guided-backprop",
-        "deconvnet",
-        "guided-grad-cam",
-        "occlusion",
-    }
-    assert expected <= set(get_registry().explainers)
+NAMES = {
+    "cam",
+    "grad-cam",
+    "grad-cam++",
+    "xgrad-cam",
+    "layer-cam",
+    "hires-cam",
+    "grad-cam-elementwise",
+    "score-cam",
+    "ss-cam",
+    "is-cam",
+    "ablation-cam",
+    "eigen-cam",
+    "eigen-grad-cam",
+    "kpca-cam",
+    "fem",
+    "smooth-grad-cam++",
+    "finer-cam",
+    "shapley-cam",
+    "full-grad",
+    "deep-feature-factorisation",
+    "counterfactual-grad-cam",
+    "layer-fusion",
+    "random-cam",
+    "centre-gaussian",
+    "saliency",
+    "gradient-x-input",
+    "smoothgrad",
+    "smoothgrad-squared",
+    "vargrad",
+    "integrated-gradients",
+    "blur-integrated-gradients",
+    "guided-integrated-gradients",
+    "expected-gradients",
+    "guided-backprop",
+    "deconvnet",
+    "guided-grad-cam",
+    "occlusion",
+    "noise-tunnel",
+    "test-time-augmentation",
+    "eigen-smoothing",
+}
+
+SPELT = {
+    "gradcam": "grad-cam",
+    "GradCAMPlusPlus": "grad-cam++",
+    "gradcam++": "grad-cam++",
+    "SmoothGradCAMpp": "smooth-grad-cam++",
+    "XGradCAM": "xgrad-cam",
+    "LayerCAM": "layer-cam",
+    "HiResCAM": "hires-cam",
+    "GradCAMElementWise": "grad-cam-elementwise",
+    "ScoreCAM": "score-cam",
+    "SSCAM": "ss-cam",
+    "ISCAM": "is-cam",
+    "AblationCAM": "ablation-cam",
+    "EigenCAM": "eigen-cam",
+    "EigenGradCAM": "eigen-grad-cam",
+    "KPCA_CAM": "kpca-cam",
+    "FinerCAM": "finer-cam",
+    "ShapleyCAM": "shapley-cam",
+    "FullGrad": "full-grad",
+    "DeepFeatureFactorization": "deep-feature-factorisation",
+    "RandomCAM": "random-cam",
+    "Saliency": "saliency",
+    "VanillaGradients": "saliency",
+    "InputXGradient": "gradient-x-input",
+    "SmoothGrad": "smoothgrad",
+    "SquareGrad": "smoothgrad-squared",
+    "VarGrad": "vargrad",
+    "IntegratedGradients": "integrated-gradients",
+    "GuidedIG": "guided-integrated-gradients",
+    "BlurIG": "blur-integrated-gradients",
+    "GradientShap": "expected-gradients",
+    "GuidedBackprop": "guided-backprop",
+    "Deconvolution": "deconvnet",
+    "DeconvNet": "deconvnet",
+    "GuidedGradCam": "guided-grad-cam",
+    "Occlusion": "occlusion",
+    "OcclusionSensitivity": "occlusion",
+    "NoiseTunnel": "noise-tunnel",
+    "TTA": "test-time-augmentation",
+}
+"""The names of the same methods in other libraries."""
+
+
+def test_they_are_all_there():
+    assert set(get_registry().explainers) >= NAMES
+
+
+@pytest.mark.parametrize("spelt", SPELT)
+def test_a_method_is_found_by_the_name_it_has_elsewhere(spelt):
+    assert get_registry().spec(spelt).name == SPELT[spelt]
+
+
+@pytest.mark.parametrize("name", list(get_registry().explainers))
+def test_what_is_announced_is_what_the_class_says(name):
+    spec, explainer = get_registry().spec(name), get_registry().explainer(name)
+    assert spec.needs == explainer.needs
+    assert spec.class_agnostic == bool(getattr(explainer, "class_agnostic", False))
+    assert spec.cost
+    assert spec.summary[0].isupper()
+    assert not spec.summary.endswith(".")
+    assert spec.references or spec.family in ("control", "wrapper")
+    assert "References" in (type(explainer).__doc__ or "") or spec.family == "control"
 
 
 @dataclass(frozen=True)
