@@ -24,7 +24,7 @@ __all__ = [
 AUTO = "auto"
 """The name that stands for the last layer with a spatial grid."""
 
-_COARSER = frozenset({"pool", "dropout", "reshape"})
+_NOT_ITS_OWN = frozenset({"pool", "pad", "dropout", "reshape"})
 _PATTERN = re.compile(r"[*?\[]")
 
 
@@ -107,9 +107,9 @@ def _matching(layers: Mapping[str, LayerInfo], pattern: str) -> list[LayerInfo]:
 def auto_layer(layers: Mapping[str, LayerInfo]) -> LayerInfo:
     """Pick the last layer whose output still has a spatial grid.
 
-    Pooling, dropout and reshaping layers are passed over: they only make the grid of the layer
-    before them coarser, or hand it on.  So are grids of a single position, and names for a value
-    that such a layer made.
+    Pooling, padding, dropout and reshaping layers are passed over: they only make the grid of the
+    layer before them coarser or wider, or hand it on.  So are grids of a single position, and names
+    for a value that such a layer made.
 
     Parameters
     ----------
@@ -148,7 +148,7 @@ def _shows(info: LayerInfo, layers: Mapping[str, LayerInfo]) -> bool:
     origin = info
     while origin.same_as is not None and origin.same_as in layers:
         origin = layers[origin.same_as]
-    return info.grid is not None and math.prod(info.grid) > 1 and origin.kind not in _COARSER
+    return info.grid is not None and math.prod(info.grid) > 1 and origin.kind not in _NOT_ITS_OWN
 
 
 def stages(layers: Mapping[str, LayerInfo]) -> list[LayerInfo]:
@@ -162,8 +162,8 @@ def stages(layers: Mapping[str, LayerInfo]) -> list[LayerInfo]:
     Returns
     -------
     list of LayerInfo
-        One for each size of grid, in forward order; pooling, dropout and reshaping layers are
-        passed over as in `auto_layer`.
+        One for each size of grid, in forward order; pooling, padding, dropout and reshaping layers
+        are passed over as in `auto_layer`.
     """
     last: dict[tuple[int, ...], LayerInfo] = {}
     for info in layers.values():

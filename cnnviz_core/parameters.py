@@ -11,11 +11,19 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
+
+import numpy as np
+import numpy.typing as npt
 
 from cnnviz_core.errors import ParameterError, near
 
 __all__ = ["Help", "Parameter", "Range", "build", "parameters_of", "parse"]
+
+_PLAIN: Final = (int, float, str, bool, type(None))
+_NAMES: Final = {type(None): "none", np.ndarray: "array (.npy file)"}
+_SUFFIX: Final = ".npy"
 
 
 @dataclass(frozen=True)
@@ -67,13 +75,13 @@ class Parameter:
     name : str
         The field's name.
     types : tuple of type
-        The types of which it takes any value: of int, float, str, bool and None.
+        The types of which it takes any value: of int, float, str, bool, None and ndarray.
     default : object
         Its default.
     choices : tuple
         The values that it takes besides.
     range : Range or None
-        The range of its numbers.
+        The range of its numbers, also of those in an array.
     help : str
         One line.
     """
@@ -87,8 +95,8 @@ class Parameter:
 
     @property
     def accepts(self) -> str:
-        """What it takes, in words: "int, >= 1", "'mean' or 'black'"."""
-        names = ["none" if t is type(None) else t.__name__ for t in self.types]
+        """What it takes, in words: "int, >= 1", "'mean' or 'black'", "array (.npy file)"."""
+        names = [_NAMES.get(t, t.__name__) for t in self.types]
         words = " or ".join([*names, *map(repr, self.choices)])
         return words + (f", {self.range}" if self.range else "")
 
@@ -108,8 +116,8 @@ def parameters_of(explainer: type) -> tuple[Parameter, ...]:
     Raises
     ------
     ParameterError
-        If the class is no dataclass, a field has no default, or has a type that no command line
-        can express.
+        If the class is no dataclass, a field has no default or an array as default, or has a type
+        that no command line can express.
     """
     if not dataclasses.is_dataclass(explainer):
         raise ParameterError(
@@ -133,6 +141,12 @@ def _parameter(owner: type, field: dataclasses.Field[Any], hint: Any) -> Paramet
             "a default for every parameter, so that the method runs by its name alone",
             "give the field a default",
         )
+    if isinstance(default, np.ndarray):
+        raise ParameterError(
+            f"parameter {field.name!r} of {owner.__name__} has an array as default",
+            "a default that can be written in a line",
+            "use None, and make the array where it is used",
+        )
     extras: tuple[Any, ...] = ()
     if get_origin(hint) is Annotated:
         hint, *rest = get_args(hint)
@@ -142,12 +156,14 @@ def _parameter(owner: type, field: dataclasses.Field[Any], hint: Any) -> Paramet
     for part in get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,):
         if get_origin(part) is Literal:
             choices += get_args(part)
-        elif part in (int, float, str, bool, type(None)):
+        elif part in _PLAIN:
             kinds.append(part)
+        elif np.ndarray in (part, get_origin(part)):
+            kinds.append(np.ndarray)
         else:
             raise ParameterError(
                 f"parameter {field.name!r} of {owner.__name__} has the type {part}",
-                "int, float, str, bool, None, a Literal of these, or a union of these",
+                "int, float, str, bool, None, a Literal of these, ndarray, or a union of these",
                 "use one of these types",
             )
     return Parameter(
@@ -161,7 +177,12 @@ def _parameter(owner: type, field: dataclasses.Field[Any], hint: Any) -> Paramet
 
 
 def _checked(parameter: Parameter, value: Any, method: str) -> Any:
-    """Check one value, taking an int for a float, and NumPy's scalars for Python's."""
+    """Check one value, taking an int for a float, and NumPy's scalars for Python's.
+
+    An array is copied, so that what is done to it later changes neither the method nor its record.
+    """
+    if isinstance(value, np.ndarray) and value.ndim and np.ndarray in parameter.types:
+        return _checked_array(parameter, value, method)
     if hasattr(value, "item") and getattr(value, "shape", None) == ():
         value = value.item()
     if type(value) is int and float in parameter.types and int not in parameter.types:
@@ -171,12 +192,32 @@ def _checked(parameter: Parameter, value: Any, method: str) -> Any:
         fits = value in parameter.range
     fits = fits or any(type(value) is type(c) and value == c for c in parameter.choices)
     if not fits:
-        raise ParameterError(
-            f"{parameter.name}={value!r} does not fit {method}",
-            f"{parameter.accepts} (default {parameter.default!r})",
-            f"pass {parameter.name}={parameter.default!r} or leave it out",
-        )
+        raise _unfit(parameter, repr(value), method)
     return value
+
+
+def _checked_array(parameter: Parameter, value: npt.NDArray[Any], method: str) -> npt.NDArray[Any]:
+    """Check an array, and give a copy that cannot be written to."""
+    shown = f"array of {value.dtype}, {value.shape}"
+    if value.dtype.kind not in "fiub" or not value.size:
+        raise _unfit(parameter, f"<{shown}>", method, "; an array of real numbers")
+    if not np.isfinite(value).all():
+        raise _unfit(parameter, f"<{shown}, with NaN or infinity>", method, "; finite numbers")
+    ends = (value.min(), value.max())
+    if parameter.range is not None and not all(float(end) in parameter.range for end in ends):
+        raise _unfit(parameter, f"<{shown}, from {float(ends[0]):g} to {float(ends[1]):g}>", method)
+    copy = value.copy()
+    copy.flags.writeable = False
+    return copy
+
+
+def _unfit(parameter: Parameter, shown: str, method: str, more: str = "") -> ParameterError:
+    """Make the error of a value that does not fit."""
+    return ParameterError(
+        f"{parameter.name}={shown} does not fit {method}",
+        f"{parameter.accepts}{more} (default {parameter.default!r})",
+        f"pass {parameter.name}={parameter.default!r} or leave it out",
+    )
 
 
 def build(explainer: type, params: Mapping[str, Any], *, method: str = "") -> Any:
@@ -221,7 +262,7 @@ def parse(parameter: Parameter, text: str) -> Any:
     parameter : Parameter
         Which one.
     text : str
-        What was typed.
+        What was typed; for an array the path of a .npy file.
 
     Returns
     -------
@@ -231,7 +272,7 @@ def parse(parameter: Parameter, text: str) -> Any:
     Raises
     ------
     ParameterError
-        If it fits none of the types.
+        If it fits none of the types, or the file cannot be read.
     """
     for choice in parameter.choices:
         if text == str(choice):
@@ -254,6 +295,8 @@ def parse(parameter: Parameter, text: str) -> Any:
                 return kind(text)
             except ValueError:
                 continue
+    if np.ndarray in parameter.types and folded.endswith(_SUFFIX):
+        return _loaded(parameter, text)
     if str in parameter.types:
         return text
     raise ParameterError(
@@ -261,3 +304,17 @@ def parse(parameter: Parameter, text: str) -> Any:
         parameter.accepts,
         f"the default is {parameter.default!r}",
     )
+
+
+def _loaded(parameter: Parameter, path: str) -> npt.NDArray[Any]:
+    """Read an array from a file."""
+    try:
+        with Path(path).expanduser().open("rb") as file:
+            array: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ParameterError(
+            f"{parameter.name}: {path!r} cannot be read as an array ({error})",
+            "the path of a file that numpy.save wrote",
+            "write it with numpy.save(path, array), of numbers",
+        ) from error
+    return array

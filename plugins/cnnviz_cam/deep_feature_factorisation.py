@@ -10,10 +10,10 @@ from typing import Annotated, ClassVar, Final, Literal
 import numpy as np
 
 from cnnviz_cam.observing import observe
-from cnnviz_cam.projecting import leading_pairs, vectors_of
 from cnnviz_core.errors import ParameterError
 from cnnviz_core.explainer import Maps
 from cnnviz_core.layers import AUTO
+from cnnviz_core.maps.principal import leading_pairs, vectors_of
 from cnnviz_core.model import Array, Model
 from cnnviz_core.parameters import Help, Range
 from cnnviz_core.targets import Target

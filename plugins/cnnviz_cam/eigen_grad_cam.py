@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from cnnviz_cam.observing import observe
-from cnnviz_cam.projecting import project
 from cnnviz_core.explainer import Maps
 from cnnviz_core.layers import AUTO
+from cnnviz_core.maps.principal import project
 from cnnviz_core.model import Array, Model
 from cnnviz_core.parameters import Help
 from cnnviz_core.targets import Target

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Final, Literal
 
 import numpy as np
-from scipy.linalg import eigh
 
 from cnnviz_cam.observing import observe_features
-from cnnviz_cam.projecting import centred, sign_like, vectors_of
 from cnnviz_core.explainer import Maps
 from cnnviz_core.layers import AUTO
+from cnnviz_core.maps.principal import centred, sign_like, vectors_of
 from cnnviz_core.model import Array, Model
 from cnnviz_core.parameters import Help, Range
 from cnnviz_core.targets import Target
@@ -104,6 +103,8 @@ class KPCACAM:
 
 def _component(vectors: Array, kernel: Kernel, gamma: float) -> Array:
     """Compute one sample's positions (P,) along the first component of its vectors (P, K)."""
+    from scipy.linalg import eigh
+
     if not np.isfinite(vectors).all():
         return np.full(len(vectors), np.nan)
     features = centred(vectors.astype(np.float64))

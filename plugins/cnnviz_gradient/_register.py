@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from cnnviz_core.hookspecs import hookimpl
 from cnnviz_core.specs import ExplainerSpec
+
+GRADIENT: Final = frozenset({"gradient"})
 
 
 @hookimpl
@@ -15,12 +19,13 @@ def cnnviz_explainers() -> list[ExplainerSpec]:
             target="cnnviz_gradient.saliency:Saliency",
             summary="Gradient of the score with respect to the picture",
             family="gradient",
-            needs=frozenset({"gradient"}),
+            needs=GRADIENT,
             references=(
                 "Simonyan et al., Deep inside convolutional networks: visualising image "
                 "classification models and saliency maps, 2014",
             ),
             aliases=("gradient", "vanilla-gradient"),
+            cost="1 forward, 1 backward",
         ),
         ExplainerSpec(
             name="guided-backprop",
@@ -32,6 +37,7 @@ def cnnviz_explainers() -> list[ExplainerSpec]:
                 "Springenberg et al., Striving for simplicity: the all convolutional net, 2015",
             ),
             aliases=("guided-backpropagation",),
+            cost="1 forward, 1 backward",
         ),
         ExplainerSpec(
             name="deconvnet",
@@ -43,6 +49,7 @@ def cnnviz_explainers() -> list[ExplainerSpec]:
                 "Zeiler & Fergus, Visualizing and understanding convolutional networks, ECCV 2014",
             ),
             aliases=("deconvolution", "deconv"),
+            cost="1 forward, 1 backward",
         ),
         ExplainerSpec(
             name="guided-grad-cam",
@@ -55,5 +62,101 @@ def cnnviz_explainers() -> list[ExplainerSpec]:
                 "gradient-based localization, ICCV 2017",
             ),
             aliases=("guided-gradcam",),
+            cost="2 forwards, 2 backwards",
+        ),
+        ExplainerSpec(
+            name="gradient-x-input",
+            target="cnnviz_gradient.gradient_x_input:GradientXInput",
+            summary="Gradient of the score, times the picture",
+            family="gradient",
+            needs=GRADIENT,
+            references=(
+                "Shrikumar et al., Not just a black box: learning important features through "
+                "propagating activation differences, 2016",
+            ),
+            aliases=("input-x-gradient", "gradient-times-input"),
+            cost="1 forward, 1 backward",
+        ),
+        ExplainerSpec(
+            name="smoothgrad",
+            target="cnnviz_gradient.smoothgrad:SmoothGrad",
+            summary="Mean of the gradients at noisy copies of the picture",
+            family="gradient",
+            needs=GRADIENT,
+            references=("Smilkov et al., SmoothGrad: removing noise by adding noise, 2017",),
+            aliases=("smooth-grad",),
+            cost="1 forward, and 1 forward and 1 backward for each noisy copy",
+        ),
+        ExplainerSpec(
+            name="smoothgrad-squared",
+            target="cnnviz_gradient.smoothgrad_squared:SmoothGradSquared",
+            summary="Mean of the squared gradients at noisy copies of the picture",
+            family="gradient",
+            needs=GRADIENT,
+            references=(
+                "Hooker et al., A benchmark for interpretability methods in deep neural networks, "
+                "NeurIPS 2019",
+            ),
+            aliases=("smoothgrad-sq", "smooth-grad-squared"),
+            cost="1 forward, and 1 forward and 1 backward for each noisy copy",
+        ),
+        ExplainerSpec(
+            name="vargrad",
+            target="cnnviz_gradient.vargrad:VarGrad",
+            summary="Variance of the gradients at noisy copies of the picture",
+            family="gradient",
+            needs=GRADIENT,
+            references=(
+                "Adebayo et al., Local explanation methods for deep neural networks lack "
+                "sensitivity to parameter values, 2018",
+            ),
+            aliases=("var-grad",),
+            cost="1 forward, and 1 forward and 1 backward for each noisy copy",
+        ),
+        ExplainerSpec(
+            name="integrated-gradients",
+            target="cnnviz_gradient.integrated_gradients:IntegratedGradients",
+            summary="Gradients integrated along the straight line from a baseline to the picture",
+            family="gradient",
+            needs=GRADIENT,
+            references=("Sundararajan et al., Axiomatic attribution for deep networks, ICML 2017",),
+            aliases=("ig",),
+            cost="2 forwards, and 1 forward and 1 backward for each step",
+        ),
+        ExplainerSpec(
+            name="blur-integrated-gradients",
+            target="cnnviz_gradient.blur_integrated_gradients:BlurIntegratedGradients",
+            summary="Gradients integrated from the strongly blurred picture to the picture",
+            family="gradient",
+            needs=GRADIENT,
+            references=("Xu et al., Attribution in scale and space, CVPR 2020",),
+            aliases=("blur-ig",),
+            cost="2 forwards, and 1 forward and 1 backward for each step",
+        ),
+        ExplainerSpec(
+            name="guided-integrated-gradients",
+            target="cnnviz_gradient.guided_integrated_gradients:GuidedIntegratedGradients",
+            summary="Gradients integrated along a path that moves first where they are small",
+            family="gradient",
+            needs=GRADIENT,
+            references=(
+                "Kapishnikov et al., Guided integrated gradients: an adaptive path method for "
+                "removing noise, CVPR 2021",
+            ),
+            aliases=("guided-ig",),
+            cost="3 forwards and 1 backward, and 1 forward and 1 backward for each step in turn",
+        ),
+        ExplainerSpec(
+            name="expected-gradients",
+            target="cnnviz_gradient.expected_gradients:ExpectedGradients",
+            summary="Integrated gradients, expected over random baselines",
+            family="gradient",
+            needs=GRADIENT,
+            references=(
+                "Erion et al., Improving performance of deep learning models with axiomatic "
+                "attribution priors and expected gradients, Nature Machine Intelligence, 2021",
+            ),
+            aliases=("gradient-shap", "gradientshap"),
+            cost="1 forward, and 2 forwards and 1 backward for each draw",
         ),
     ]

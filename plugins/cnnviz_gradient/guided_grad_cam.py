@@ -71,7 +71,7 @@ class GuidedGradCAM:
         guided = model.pullback(x, cotangent, of=of, wrt=(INPUT,), rule=GUIDED)
         features = on_grid(plain.values[layer.name], layer)
         weights = channel_means(on_grid(plain.gradients[layer.name], layer))
-        where = resize(relu(weight_channels(features, weights)), x.shape[1:3])
+        where = resize(relu(weight_channels(features, weights)), x.shape[1:-1])
         return Maps(
             raw=guided.gradients[INPUT] * where[..., None],
             scores=scores_of(targets, plain.values[of]),

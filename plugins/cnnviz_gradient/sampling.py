@@ -1,4 +1,4 @@
-"""The gradient at many points: along a path, or around a sample."""
+"""The gradient and the score at many points: along a path, or around a sample."""
 
 from __future__ import annotations
 
@@ -9,9 +9,44 @@ import numpy as np
 
 from cnnviz_core.model import INPUT, Array, Model
 from cnnviz_core.progress import advance
+from cnnviz_core.scoring import score
 from cnnviz_core.targets import Target, cotangent_of, target_node
 
-__all__ = ["gradients_at"]
+__all__ = ["gradient_at", "gradients_at", "scores_at"]
+
+
+def gradient_at(
+    model: Model, x: Array, targets: Sequence[Target], *, batch_size: int = 16
+) -> Array:
+    """Differentiate the targets' scores with respect to a batch, a few samples at a time.
+
+    Parameters
+    ----------
+    model : Model
+        The network.
+    x : ndarray (N, ...)
+        The batch.
+    targets : sequence of Target
+        One for each of the N samples.
+    batch_size : int
+        How many samples go through the network at once.
+
+    Returns
+    -------
+    ndarray (N, ...)
+        The gradient, of the type in which the network computes.
+    """
+    of = target_node(targets)
+    parts = [
+        model.pullback(
+            x[start : start + batch_size],
+            cotangent_of(targets[start : start + batch_size]),
+            of=of,
+            wrt=(INPUT,),
+        ).gradients[INPUT]
+        for start in range(0, len(x), batch_size)
+    ]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def gradients_at(
@@ -30,13 +65,14 @@ def gradients_at(
     model : Model
         The network.
     points : iterable of ndarray (N, ...)
-        Each a changed copy of the whole batch; taken as they are needed.
+        Each a changed copy of the whole batch; taken as they are needed, as many at a time as fill
+        a batch.
     targets : sequence of Target
         One for each of the N samples; resolved, so that they mean the same at every point.
     total : int
         How many points there are, for the progress.
     batch_size : int
-        How many samples go through the network at once; at least one point does.
+        How many samples go through the network at once.
     what : str
         What to call the work in the progress.
 
@@ -45,13 +81,59 @@ def gradients_at(
     ndarray (N, ...)
         For each point the gradient with respect to the input.
     """
-    of = target_node(targets)
+    for x, asked, done in _stacked(points, targets, batch_size):
+        gradients = gradient_at(model, x, asked, batch_size=batch_size)
+        advance(what, done, total)
+        yield from np.split(gradients, len(x) // len(targets))
+
+
+def scores_at(
+    model: Model,
+    points: Iterable[Array],
+    targets: Sequence[Target],
+    *,
+    total: int,
+    batch_size: int = 16,
+    what: str = "scores",
+) -> Iterator[Array]:
+    """Score many points, in bounded memory and without gradients.
+
+    Parameters
+    ----------
+    model : Model
+        The network.
+    points : iterable of ndarray (N, ...)
+        Each a changed copy of the whole batch; taken as they are needed.
+    targets : sequence of Target
+        One for each of the N samples; resolved.
+    total : int
+        How many points there are, for the progress.
+    batch_size : int
+        How many samples go through the network at once.
+    what : str
+        What to call the work in the progress.
+
+    Yields
+    ------
+    ndarray (N,)
+        For each point the targets' scores.
+    """
+    for x, asked, done in _stacked(points, targets, batch_size):
+        parts = [
+            score(model, x[start : start + batch_size], asked[start : start + batch_size]).scores
+            for start in range(0, len(x), batch_size)
+        ]
+        advance(what, done, total)
+        yield from np.split(np.concatenate(parts), len(x) // len(targets))
+
+
+def _stacked(
+    points: Iterable[Array], targets: Sequence[Target], batch_size: int
+) -> Iterator[tuple[Array, list[Target], int]]:
+    """Stack as many points as fill a batch, with their targets; say how many have come so far."""
     at_once = max(1, batch_size // len(targets))
     stream, done = iter(points), 0
     while chunk := list(islice(stream, at_once)):
-        cotangent = cotangent_of([*targets] * len(chunk))
-        x = chunk[0] if len(chunk) == 1 else np.concatenate(chunk)
-        gradients = model.pullback(x, cotangent, of=of, wrt=(INPUT,)).gradients[INPUT]
         done += len(chunk)
-        advance(what, done, total)
-        yield from np.split(gradients, len(chunk))
+        x = chunk[0] if len(chunk) == 1 else np.concatenate(chunk)
+        yield x, [*targets] * len(chunk), done

@@ -27,13 +27,14 @@ class Occlusion:
     A window slides over the picture; where it covers it, the fill is shown instead.  The raw map at
     a pixel is the mean, over the windows that cover the pixel, of the score of the whole picture
     less its score under the window.  The last window of a row or column lies flush with the edge,
-    so every pixel is covered.
+    so every pixel is covered.  On signals and volumes the window slides along their one or three
+    axes.
 
     Parameters
     ----------
     window : int or None
-        Side of the window in pixels of the network's input; None is a seventh of the picture's
-        shorter side (32 of 224).
+        Side of the window along every axis, in pixels of the network's input; None is a seventh of
+        the picture's shortest side (32 of 224).  An axis that is shorter is covered whole.
     stride : int or None
         Step of the window in pixels; None is a quarter of the window.
     fill : float or "mean"
@@ -68,40 +69,44 @@ class Occlusion:
         model : Model
             The network.
         x : ndarray (N, H, W, C)
-            The batch.
+            The batch; of signals (N, L, C), of volumes (N, D, H, W, C).
         targets : sequence of Target
             One for each sample.
 
         Returns
         -------
         Maps
-            With the raw map (N, H, W): positive where covering the pixel lowers the score.
+            With the raw map (N, H, W), of all axes but the last: positive where covering the pixel
+            lowers the score.
 
         Raises
         ------
         ArrayError
-            If the batch is not one of pictures.
+            If the samples have no axis for a window to slide along.
         ParameterError
             If the stride is larger than the window.
         """
-        if x.ndim != 4:
+        if x.ndim < 3:
             raise ArrayError(
-                f"a batch of the shape {x.shape} was given", "(N, H, W, C)", "pass pictures"
+                f"a batch of the shape {x.shape} was given",
+                "(N, H, W, C), or (N, L, C) or (N, D, H, W, C)",
+                "pass pictures, signals or volumes",
             )
         whole = score(model, x, targets)
-        raw = np.empty(x.shape[:3], dtype=whole.scores.dtype)
+        raw = np.empty(x.shape[:-1], dtype=whole.scores.dtype)
         for rows in distinct_samples(x):
             asked = [whole.targets[row] for row in rows]
             what = f"occlusion, picture {rows[0] + 1} of {len(x)}"
             raw[rows] = self._maps(model, x[rows[0]], asked, whole.scores[rows], what)
         return Maps(raw=raw, scores=whole.scores, targets=whole.targets)
 
-    def _maps(
-        self, model: Model, x: Array, targets: Sequence[Target], whole: Array, what: str
-    ) -> Array:
-        """Make one sample's maps for several targets."""
-        height, width = x.shape[:2]
-        side = self.window or max(1, min(height, width) // 7)
+    def passes(self, model: Model, x: Array) -> int:
+        """Give the forward passes for one sample."""
+        return len(self._windows(x.shape[1:-1])) + 1
+
+    def _windows(self, grid: tuple[int, ...]) -> list[tuple[slice, ...]]:
+        """Give what each window covers."""
+        side = self.window or max(1, min(grid) // 7)
         stride = self.stride or max(1, side // 4)
         if stride > side:
             raise ParameterError(
@@ -109,35 +114,42 @@ class Occlusion:
                 "a stride of at most the window",
                 f"pass stride={max(1, side // 4)}, or leave it out",
             )
-        tall, wide = min(side, height), min(side, width)
-        corners = list(product(_starts(height, tall, stride), _starts(width, wide, stride)))
+        return list(product(*(_along(size, side, stride) for size in grid)))
+
+    def _maps(
+        self, model: Model, x: Array, targets: Sequence[Target], whole: Array, what: str
+    ) -> Array:
+        """Make one sample's maps for several targets."""
+        grid = x.shape[:-1]
+        windows = self._windows(grid)
 
         def masks() -> Iterator[Array]:
-            for i, j in corners:
-                mask = np.ones((height, width), dtype=x.dtype)
-                mask[i : i + tall, j : j + wide] = 0
+            for window in windows:
+                mask = np.ones(grid, dtype=x.dtype)
+                mask[window] = 0
                 yield mask
 
-        fill = x.mean((0, 1)) if self.fill == "mean" else np.asarray(self.fill)
+        fill = x.mean(tuple(range(len(grid)))) if self.fill == "mean" else np.asarray(self.fill)
         under = score_masked(
             model,
             x,
             targets,
             masks(),
             fill,
-            total=len(corners),
+            total=len(windows),
             batch_size=self.batch_size,
             what=what,
         )
-        drop = np.zeros((len(targets), height, width))
-        covered = np.zeros((height, width))
-        for (i, j), values in zip(corners, under.T, strict=True):
-            drop[:, i : i + tall, j : j + wide] += (whole - values)[:, None, None]
-            covered[i : i + tall, j : j + wide] += 1
+        drop = np.zeros((len(targets), *grid))
+        covered = np.zeros(grid)
+        for window, values in zip(windows, under.T, strict=True):
+            drop[:, *window] += (whole - values).reshape(-1, *(1 for _ in grid))
+            covered[window] += 1
         return (drop / covered).astype(under.dtype)
 
 
-def _starts(size: int, window: int, stride: int) -> list[int]:
-    """Give the window's positions along one axis, the last one flush with the edge."""
-    last = size - window
-    return [*range(0, last, stride), last]
+def _along(size: int, side: int, stride: int) -> list[slice]:
+    """Give the window's extents along one axis, the last one flush with the edge."""
+    side = min(side, size)
+    starts = [*range(0, size - side, stride), size - side]
+    return [slice(start, start + side) for start in starts]

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated
 
-import numpy as np
-from scipy.linalg import eigh
-
 from cnnviz_core.errors import ParameterError
 from cnnviz_core.explainer import Maps
+from cnnviz_core.maps.principal import project
 from cnnviz_core.model import Array, Model
 from cnnviz_core.parameters import Help
 from cnnviz_core.targets import Target
@@ -113,32 +111,10 @@ class EigenSmoothing(Wrapper):
                 "name another method; to smooth copies of one, put eigen-smoothing inside, as in "
                 "noise-tunnel(of=eigen-smoothing)",
             )
-        found = [_component(sample.reshape(-1, terms.shape[-1]), self.centre) for sample in terms]
-        raw = np.stack([component for component, _ in found]).reshape(terms.shape[:-1])
+        found = project(terms, centre=self.centre)
         return replace(
             maps,
-            raw=raw.astype(maps.raw.dtype),
-            extras={"explained": np.array([share for _, share in found])},
-            terms=None,
+            raw=found.maps.astype(maps.raw.dtype, copy=False),
+            extras={"explained": found.shares},
+            terms=found.terms,
         )
-
-
-def _component(terms: Array, centre: bool) -> tuple[Array, float]:
-    """Give the first principal component of (P, K), and its share of the sum of squares."""
-    if not np.isfinite(terms).all():
-        return np.full(len(terms), np.nan), np.nan
-    values = terms.astype(np.float64)
-    map_of_the_method = values.sum(axis=1)
-    if centre:
-        values = values - values.mean(axis=0)
-    positions, channels = values.shape
-    # The smaller of the two Gram matrices has the same vector, and needs no full decomposition.
-    gram = values @ values.T if positions < channels else values.T @ values
-    last = len(gram) - 1
-    (energy,), vectors = eigh(gram, subset_by_index=[last, last])
-    energy = max(float(energy), 0.0)
-    component = np.sqrt(energy) * vectors[:, 0] if positions < channels else values @ vectors[:, 0]
-    # Where the component says nothing about the method's map its largest value is positive.
-    along = component @ map_of_the_method or component[np.abs(component).argmax()]
-    whole = float(np.trace(gram))
-    return component if along >= 0 else -component, energy / whole if whole > 0 else 0.0

@@ -115,6 +115,7 @@ STAGED = layers(
     info("pool", "pool", grid=(4, 3)),
     info("block2.conv", grid=(4, 3)),
     info("block2.drop", "dropout", grid=(4, 3)),
+    info("pad", "pad", grid=(5, 4)),
     info("gap", "pool", grid=(1, 1)),
     info("fc", "linear", None),
 )
@@ -136,8 +137,8 @@ def test_a_pattern_means_the_last_that_matches_and_has_a_grid():
 
 def test_negative_positions_count_from_the_end():
     assert find_layer(STAGED, "-1").name == "fc"
-    assert find_layer(STAGED, "-4").name == "block2.conv"
-    for beyond in ("-10", "-0"):
+    assert find_layer(STAGED, "-5").name == "block2.conv"
+    for beyond in ("-11", "-0"):
         with pytest.raises(UnknownLayerError, match="from -1"):
             find_layer(STAGED, beyond)
 
@@ -160,7 +161,7 @@ def test_several_layers():
     assert names("block2.conv, stem") == ["stem", "block2.conv"]
     # Of two names for one value the last stays.
     assert names("block1*") == ["block1.conv", "block1"]
-    assert names("-4,stem,stem") == ["stem", "block2.conv"]
+    assert names("-5,stem,stem") == ["stem", "block2.conv"]
     for missing in ("stem, nothing", "nothing*", "", "fc*"):
         with pytest.raises(UnknownLayerError):
             names(missing)

@@ -7,9 +7,10 @@ from itertools import product
 
 import numpy as np
 import pytest
+from scipy import linalg
 from sklearn.decomposition import NMF, KernelPCA
 
-from cnnviz_cam import deep_feature_factorisation, kpca_cam, projecting
+from cnnviz_cam import deep_feature_factorisation
 from cnnviz_cam._activations import ACTIVATIONS
 from cnnviz_cam.centre_gaussian import CentreGaussian
 from cnnviz_cam.deep_feature_factorisation import DeepFeatureFactorisation, factorise
@@ -20,6 +21,7 @@ from cnnviz_cam.kpca_cam import KPCACAM
 from cnnviz_cam.random_cam import RandomCAM
 from cnnviz_core.errors import ArrayError, ParameterError
 from cnnviz_core.explainer import present
+from cnnviz_core.maps import principal
 from cnnviz_core.model import INPUT, LOGITS, OUTPUT, InputInfo, LayerInfo, Pullback, Trace
 from cnnviz_core.registry import get_registry, import_string
 from cnnviz_core.targets import ClassScore, Contrast, Predicted
@@ -173,7 +175,7 @@ def test_it_matters_not_which_side_of_the_matrix_is_longer(grid, channels, centr
 def test_singular_pairs_are_those_of_a_full_decomposition(shape):
     draws = np.random.default_rng(4)
     matrix = draws.normal(size=(shape[0], 3)) @ draws.normal(size=(3, shape[1]))  # of rank 3
-    left, strengths, right = projecting.leading_pairs(matrix, 5)
+    left, strengths, right = principal.leading_pairs(matrix, 5)
     u, s, v = np.linalg.svd(matrix, full_matrices=False)
     np.testing.assert_allclose(strengths[:3], s[:3], rtol=1e-10)
     for j in range(3):
@@ -186,14 +188,14 @@ def test_singular_pairs_are_those_of_a_full_decomposition(shape):
 
 @pytest.mark.parametrize("shape", [(1, 50, 4), (1, 4, 50)])
 def test_the_eigenproblem_is_that_of_the_shorter_side(shape, monkeypatch):
-    solve, sizes = projecting.eigh, []
+    solve, sizes = linalg.eigh, []
 
     def watched(matrix, **kwargs):
         sizes.append(matrix.shape)
         return solve(matrix, **kwargs)
 
-    monkeypatch.setattr(projecting, "eigh", watched)
-    projecting.project(np.random.default_rng(0).normal(size=shape), centre=True)
+    monkeypatch.setattr(linalg, "eigh", watched)
+    principal.project(np.random.default_rng(0).normal(size=shape), centre=True)
     assert sizes == [(4, 4)]
 
 
@@ -206,7 +208,7 @@ def test_the_map_correlates_with_the_sum_of_what_is_projected(centre):
         summed -= summed.mean(axis=(1, 2), keepdims=True)
     assert (np.einsum("nij,nij->n", raw, summed) > 0).all()
     # The same said of the direction: for a singular vector v of X, <X v, X 1> = s^2 sum(v).
-    directions = projecting.project(x, centre=centre).directions
+    directions = principal.project(x, centre=centre).directions
     assert (directions.sum(axis=-1) > 0).all()
     np.testing.assert_allclose(np.linalg.norm(directions, axis=-1), 1, rtol=1e-12)
 
@@ -219,14 +221,13 @@ def test_the_map_correlates_with_the_sum_of_what_is_projected(centre):
 def test_the_arbitrary_sign_of_an_eigenvector_changes_nothing(explainer, monkeypatch):
     x = held(n=3, rectified=False)
     raw = on(explainer, x).raw
-    for module in (projecting, kpca_cam):
-        solve = module.eigh
+    solve = linalg.eigh
 
-        def other_sign(*args, solve=solve, **kwargs):
-            values, vectors = solve(*args, **kwargs)
-            return values, -vectors
+    def other_sign(*args, **kwargs):
+        values, vectors = solve(*args, **kwargs)
+        return values, -vectors
 
-        monkeypatch.setattr(module, "eigh", other_sign)
+    monkeypatch.setattr(linalg, "eigh", other_sign)
     np.testing.assert_array_equal(on(explainer, x).raw, raw)
 
 

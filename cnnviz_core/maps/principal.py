@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import eigh
 
 from cnnviz_core.model import Array
 
@@ -32,12 +31,15 @@ class Projection:
         Unit vectors; zeros where a sample has no direction.
     maps : ndarray (N, ...grid)
         The projections, in the type of `values`; NaN where a sample is not finite.
+    shares : ndarray (N,)
+        The projections' share of the sum of squares of what was projected, in [0, 1].
     """
 
     values: Array
     means: Array
     directions: Array
     maps: Array
+    shares: Array
 
     def terms(self) -> Array:
         """Return each channel's part in the projections.
@@ -75,9 +77,10 @@ def project(values: Array, *, centre: bool) -> Projection:
     means = np.zeros((samples, channels))
     directions = np.zeros((samples, channels))
     maps = np.zeros(vectors.shape[:2])
+    shares = np.zeros(samples)
     for n, sample in enumerate(vectors):
         if not np.isfinite(sample).all():
-            maps[n] = np.nan
+            maps[n] = shares[n] = np.nan
             continue
         matrix = sample.astype(np.float64)
         if centre:
@@ -85,12 +88,13 @@ def project(values: Array, *, centre: bool) -> Projection:
             matrix = centred(matrix)
         scale = float(np.abs(matrix).max()) or 1.0
         matrix /= scale  # the squares of tiny gradients would be zero
-        direction = leading_pairs(matrix, 1)[2][:, 0]
+        _, (strength,), right = leading_pairs(matrix, 1)
+        direction = right[:, 0]
         directions[n] = direction * sign_like(matrix @ direction, matrix.sum(axis=1))
         maps[n] = matrix @ directions[n] * scale
-    return Projection(
-        values, means, directions, maps.reshape(values.shape[:-1]).astype(values.dtype)
-    )
+        shares[n] = strength**2 / (np.sum(matrix**2) or 1.0)
+    shown = maps.reshape(values.shape[:-1]).astype(values.dtype)
+    return Projection(values, means, directions, shown, shares)
 
 
 def vectors_of(values: Array) -> Array:
@@ -165,6 +169,8 @@ def leading_pairs(matrix: Array, count: int) -> tuple[Array, Array, Array]:
     right : ndarray (columns, count)
         Where a singular value is zero, so are its vectors.
     """
+    from scipy.linalg import eigh
+
     rows, columns = matrix.shape
     wide = rows < columns
     gram = matrix @ matrix.T if wide else matrix.T @ matrix

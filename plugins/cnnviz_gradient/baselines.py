@@ -1,0 +1,122 @@
+"""The inputs with which a sample is compared: values, mean colours, blurred and given ones."""
+
+from __future__ import annotations
+
+import math
+from typing import Final, Literal, TypeAlias
+
+import numpy as np
+
+from cnnviz_core.errors import ArrayError
+from cnnviz_core.model import Array
+
+__all__ = ["Edges", "baseline_of", "blurred", "largest_sigma", "value_range"]
+
+Edges: TypeAlias = Literal["mirror", "zero"]
+
+_MODES: Final = {"mirror": "reflect", "zero": "constant"}
+_MATRIX: Final = 1024
+"""Up to this many positions an axis is blurred by a matrix product: 10 times faster where the blur
+is wide."""
+
+
+def value_range(x: Array) -> Array:
+    """Give each sample's largest less its least value.
+
+    Parameters
+    ----------
+    x : ndarray (N, ...)
+        The batch.
+
+    Returns
+    -------
+    ndarray of float64 (N, 1, ...)
+        Broadcasts to `x`.
+    """
+    axes = tuple(range(1, x.ndim))
+    low, high = (f(x, axis=axes, keepdims=True).astype(np.float64) for f in (np.min, np.max))
+    difference: Array = high - low
+    return difference
+
+
+def largest_sigma(shape: tuple[int, ...]) -> float:
+    """Give the blur that leaves little but the colours: a fifth of the longest side, at most 50.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (N, ...size, C).
+
+    Returns
+    -------
+    float
+        A standard deviation in pixels.
+    """
+    return min(50.0, max(shape[1:-1], default=0) / 5)
+
+
+def blurred(x: Array, sigma: float, edges: Edges = "mirror") -> Array:
+    """Blur samples by a Gaussian, along all their spatial axes.
+
+    Parameters
+    ----------
+    x : ndarray (N, ...size, C)
+        The batch.
+    sigma : float
+        The Gaussian's standard deviation in pixels; 0 changes nothing.
+    edges : {"mirror", "zero"}
+        What lies beyond the edges: the sample mirrored, so that its mean stays, or zeros.
+
+    Returns
+    -------
+    ndarray of float64 (N, ...size, C)
+        What `scipy.ndimage.gaussian_filter` gives, with its kernel cut off at 4 `sigma`.
+    """
+    from scipy.ndimage import gaussian_filter1d
+
+    x = x.astype(np.float64)
+    for axis in range(1, x.ndim - 1) if sigma > 0 else ():
+        n, mode = x.shape[axis], _MODES[edges]
+        if n > _MATRIX:
+            x = gaussian_filter1d(x, sigma, axis=axis, mode=mode)
+        else:
+            weights = gaussian_filter1d(np.eye(n), sigma, axis=0, mode=mode)
+            rows = x.reshape(math.prod(x.shape[:axis]), n, -1)
+            x = (weights @ rows).reshape(x.shape)
+    return x
+
+
+def baseline_of(x: Array, baseline: float | str | Array) -> Array:
+    """Give the baseline of each sample.
+
+    Parameters
+    ----------
+    x : ndarray (N, ...size, C)
+        The batch.
+    baseline : float, "mean", "blur" or ndarray
+        One value everywhere; the sample's mean colour; the sample, blurred by `largest_sigma` with
+        mirrored edges; or an array that broadcasts to a sample's shape.
+
+    Returns
+    -------
+    ndarray of float64 (N, ...size, C)
+
+    Raises
+    ------
+    ArrayError
+        If the array does not fit a sample.
+    """
+    if isinstance(baseline, str):
+        if baseline == "blur":
+            return blurred(x, largest_sigma(x.shape))
+        colour = x.mean(axis=tuple(range(1, x.ndim - 1)), keepdims=True, dtype=np.float64)
+        return np.broadcast_to(colour, x.shape)
+    values = np.asarray(baseline, dtype=np.float64)
+    try:
+        return np.broadcast_to(np.broadcast_to(values, x.shape[1:]), x.shape)
+    except ValueError:
+        raise ArrayError(
+            f"the baseline has the shape {values.shape}",
+            f"a sample's shape, {x.shape[1:]}, or one that broadcasts to it",
+            "prepare it as the samples are prepared, without the batch axis",
+        ) from None
