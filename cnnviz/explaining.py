@@ -15,22 +15,25 @@ import numpy as np
 from cnnviz.explanation import Explanation
 from cnnviz.labels import label_of
 from cnnviz.listing import plugin_of, usual_name
+from cnnviz.looking import AskedLayer, is_several, layer_text
 from cnnviz.network import Labels, Network, Preprocess, wrap
 from cnnviz.samples import Sample, samples_of
 from cnnviz.sources import load
 from cnnviz.targeting import Asked, target_class, target_label, targets_for
-from cnnviz_core.errors import ArrayError, ParameterError, TargetError
+from cnnviz_core.errors import ArrayError, ParameterError, TargetError, UnknownLayerError
 from cnnviz_core.explainer import Explainer, Maps, present, require
 from cnnviz_core.layers import AUTO
 from cnnviz_core.memo import MemoModel
-from cnnviz_core.model import LOGITS, OUTPUT, Array, Model
+from cnnviz_core.model import INPUT, LOGITS, OUTPUT, Array, Cotangent, Inputs, Model, Pullback
 from cnnviz_core.parameters import parameters_of
 from cnnviz_core.progress import advance
 from cnnviz_core.registry import get_registry
+from cnnviz_core.rules import STANDARD, BackwardRule
 from cnnviz_core.targets import (
     Target,
     probabilities,
     resolve_all,
+    saturation,
     scores_of,
     target_node,
 )
@@ -43,6 +46,7 @@ __all__ = [
     "join",
     "make_explainers",
     "network_of",
+    "one_layer",
     "runnable",
 ]
 
@@ -57,7 +61,7 @@ def explain(
     images: Any,
     method: str = "grad-cam",
     target: Asked | Sequence[Asked] = None,
-    layer: str = AUTO,
+    layer: AskedLayer = AUTO,
     *,
     preprocessed: bool = False,
     preprocess: Preprocess | None = None,
@@ -79,10 +83,13 @@ def explain(
         Which explainer; `methods` lists them.
     target : int, str, Target, None, or a sequence of these
         What is explained: a class's number or label, a target such as ``Contrast(281, 207)``, None
-        for the predicted class; "top-3" explains each picture three times; a sequence has one entry
-        for each picture.
-    layer : str
-        The layer to look at, for methods that look at one; "auto" is the last with a spatial grid.
+        for the predicted class; "tabby - boxer" is a contrast and "p(tabby)" a probability; "top-3"
+        explains each picture three times; a sequence has one entry for each picture.
+    layer : str, int, layer of the framework, or sequence of these
+        The layer to look at, for methods that look at one: its name; a pattern such as "layer4.*",
+        for the last that matches; -1 for the last of all (`layers` numbers them); the framework's
+        own layer, as ``net.layer4``; "auto" for the last with a spatial grid.  A sequence is for
+        methods that look at several, such as layer-fusion.
     preprocessed : bool
         Whether `images` is a prepared batch.
     preprocess : Preprocessing or callable, optional
@@ -112,14 +119,47 @@ def explain(
     2
     """
     network = network_of(model, preprocess=preprocess, labels=labels)
-    ((name, explainer),) = make_explainers({method: params}, layer, batch_size).items()
+    where = layer_text(network, layer)
+    ((name, explainer),) = make_explainers({method: params}, where, batch_size).items()
     require(explainer.needs, network.model, name, runnable(network.model))
     samples = samples_of(network, images, preprocessed=preprocessed)
     parts = []
-    for task in batches(network, samples, target, batch_size):
-        parts.append(task.run(name, explainer))
-        advance(name, sum(map(len, parts)), task.total)
+    with one_layer(name, layer, where):
+        for task in batches(network, samples, target, batch_size):
+            parts.append(task.run(name, explainer))
+            advance(name, sum(map(len, parts)), task.total)
     return join(parts)
+
+
+@contextlib.contextmanager
+def one_layer(method: str, asked: AskedLayer, where: str) -> Iterator[None]:
+    """Say what is wrong where a method that looks at one layer was given several.
+
+    Parameters
+    ----------
+    method : str
+        The method.
+    asked : str, int, layer, or sequence of these
+        What was asked for.
+    where : str
+        The same in text.
+
+    Raises
+    ------
+    UnknownLayerError
+        If the method took the text of several layers for the name of one.
+    """
+    try:
+        yield
+    except UnknownLayerError as error:
+        several = len(asked) > 1 if is_several(asked) else "," in where
+        if several and repr(where) in error.problem:
+            raise UnknownLayerError(
+                f"{method} looks at one layer, and several were given: {where}",
+                "one layer",
+                "name one, or use a method that looks at several, such as layer-fusion",
+            ) from error
+        raise
 
 
 def network_of(
@@ -211,6 +251,25 @@ def runnable(model: Model) -> list[str]:
     return [name for name, spec in explainers.items() if spec.needs <= model.capabilities]
 
 
+class _Memory(MemoModel):
+    """A model that remembers, and notes whether it was differentiated away from the batch."""
+
+    away = False
+
+    def pullback(
+        self,
+        x: Inputs,
+        cotangent: Cotangent,
+        *,
+        of: str = LOGITS,
+        wrt: Sequence[str] = (INPUT,),
+        rule: BackwardRule = STANDARD,
+    ) -> Pullback:
+        """Differentiate; see `MemoModel.pullback`."""
+        self.away = self.away or not self._remembers(x)
+        return super().pullback(x, cotangent, of=of, wrt=wrt, rule=rule)
+
+
 @dataclass(frozen=True)
 class Task:
     """One batch: samples, a target for each, and a model that remembers what it computed.
@@ -223,7 +282,7 @@ class Task:
     x : ndarray (N, ...)
         The samples as the network takes them.
     model : MemoModel
-        Several methods that are run on one task share their passes through the network.
+        The network.  Several methods that are run on one task share their passes through it.
     total : int
         How many explanations there are in all batches.
     """
@@ -232,7 +291,7 @@ class Task:
     samples: tuple[Sample, ...]
     targets: tuple[Target, ...]
     x: Array
-    model: MemoModel
+    model: _Memory
     total: int
 
     def run(self, method: str, explainer: Explainer) -> Explanation:
@@ -249,10 +308,15 @@ class Task:
         -------
         Explanation
         """
+        self.model.away = False
         found = explainer.explain(self.model, self.x, self.targets)
+        away = self.model.away
         self._check(method, found)
         maps, status = present(found.raw, self.x.shape[1:-1], found.presentation)
         targets, scores = self._scored(found, self.x)
+        # A method that differentiates elsewhere, such as on the way from a baseline, is not blind.
+        if "gradient" in explainer.needs and not away:
+            status = self._saturated(targets, status)
         odds, predictions = self._classes(self.x, targets)
         return Explanation(
             maps=maps,
@@ -296,6 +360,18 @@ class Task:
         targets = found.targets or resolve_all(self.targets, value)
         return targets, scores_of(targets, value)
 
+    def _saturated(self, targets: Sequence[Target], status: Sequence[str]) -> list[str]:
+        """Mark the samples of which the score's gradient, and so the map, is rounding."""
+        if not any(hasattr(target, "saturated") for target in targets):
+            return list(status)
+        node = target_node(targets)
+        capture = () if node in (LOGITS, OUTPUT) else (node,)
+        full = saturation(targets, self.model.forward(self.x, capture=capture)[node])
+        return [
+            "saturated" if flat and was != "non-finite" else was
+            for was, flat in zip(status, full, strict=True)
+        ]
+
     def _classes(
         self, x: Array, targets: Sequence[Target]
     ) -> tuple[Array | None, tuple[tuple[tuple[str, float], ...], ...]]:
@@ -327,7 +403,6 @@ def batches(
     samples: Sequence[Sample],
     target: Asked | Sequence[Asked] = None,
     batch_size: int | None = None,
-    remember: int = 8,
 ) -> Iterator[Task]:
     """Divide samples into batches, each with its targets.
 
@@ -341,15 +416,19 @@ def batches(
         As for `explain`.
     batch_size : int, optional
         How many samples go through the network at once; 16 if left out.
-    remember : int
-        How many answers of the network each batch keeps for methods and targets that ask again.
 
     Returns
     -------
     iterator of Task
         In the order of the samples.
     """
-    rows, targets = targets_for(target, len(samples), network.labels)
+
+    def activation() -> str:
+        # Some networks tell only once they have run.
+        network.model.forward(samples[0].x[None])
+        return network.model.activation
+
+    rows, targets = targets_for(target, len(samples), network.labels, activation)
     step = batch_size or BATCH
     for start in range(0, len(rows), step):
         chosen = slice(start, start + step)
@@ -357,7 +436,7 @@ def batches(
         x = np.stack([sample.x for sample in batch])
         # One array for all methods, so that the model knows it again without comparing values.
         x.flags.writeable = False
-        memo = MemoModel(network.model, x, remember)
+        memo = _Memory(network.model, x)
         yield Task(network, batch, tuple(targets[chosen]), x, memo, len(rows))
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
 
@@ -30,7 +30,7 @@ from cnnviz_core.errors import (
     ReadOnlyResultError,
     TargetError,
 )
-from cnnviz_core.explainer import Presentation
+from cnnviz_core.explainer import Presentation, Sign, present
 from cnnviz_core.model import OUTPUT, Array
 from cnnviz_core.targets import Target, target_from_dict, target_to_dict
 
@@ -39,7 +39,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-__all__ = ["STATUS_NOTES", "THRESHOLD", "Explanation", "SavedTarget", "read_only"]
+__all__ = ["STATUS_NOTES", "THRESHOLD", "Explanation", "Normalise", "SavedTarget", "read_only"]
+
+Normalise: TypeAlias = bool | Literal["max", "percentile", "min-max"]
+"""How a map is brought to the range in which it is shown; see `Explanation.heatmap`."""
 
 THRESHOLD = 0.15
 """The share of a map's maximum above which boxes are drawn (Selvaraju et al., 2017)."""
@@ -49,12 +52,16 @@ STATUS_NOTES: Mapping[str, str] = MappingProxyType(
         "all-zero": "all zero: nothing found",
         "all-negative": "all negative: only evidence against",
         "non-finite": "not finite: NaN or infinity",
+        "saturated": "the score is saturated: explain the class score instead of its probability",
     }
 )
 """What is written on a picture whose map is not "ok"."""
 
 # Of attributions to single input values a few stand out so far that all else would look black.
 _CLIPPED = 99.0
+_UPSAMPLINGS: Final = ("bilinear", "bicubic", "nearest")
+_UNSIGNED: Final = frozenset({"max-abs", "sum-abs", "mean-abs", "l2"})
+"""The reductions over channels that lose the sign."""
 _FORMAT = 1
 _PER_SAMPLE = ("targets", "target_labels", "predictions", "status", "geometry", "pictures", "names")
 _ROWS = 12
@@ -144,7 +151,8 @@ class Explanation:
     names : tuple of str
         What the pictures are called.
     status : tuple of str
-        "ok", or why a map shows nothing: "all-zero", "all-negative", "non-finite".
+        "ok", or why a map shows nothing: "all-zero", "all-negative", "non-finite"; "saturated"
+        where the score, such as a probability, is so near its bound that its gradient is rounding.
     scores : ndarray (N,), or None
         The targets' scores.
     probabilities : ndarray (N,), or None
@@ -275,34 +283,119 @@ class Explanation:
         """Whether the method attributes to single input values, not to the grid of a layer."""
         return self.raw.ndim == 4
 
-    def heatmap(self, i: int = 0, normalise: bool = True) -> Array:
+    def shown(
+        self,
+        *,
+        sign: Sign | None = None,
+        reduce: str | None = None,
+        upsample: Literal["bilinear", "bicubic", "nearest"] | None = None,
+    ) -> Explanation:
+        """Show the same result in another way than the method's authors do.
+
+        The maps and their status are made anew from `raw`, which stays what it is.
+
+        Parameters
+        ----------
+        sign : {"positive", "absolute", "signed"}, optional
+            Whether the positive part is kept, the magnitude, or the sign.
+        reduce : {"max-abs", "sum", "mean", "sum-abs", "mean-abs", "l2"}, optional
+            How attributions to input values are reduced over the channels: see
+            `cnnviz_core.maps.reduce_channels`.  Where another `sign` than "absolute" is asked for,
+            and the method's own reduction loses the sign, "sum" takes its place.
+        upsample : {"bilinear", "bicubic", "nearest"}, optional
+            How a map of the layer's grid is brought to the input's size.
+
+        Returns
+        -------
+        Explanation
+            A copy; what is left out stays as it is.
+
+        Raises
+        ------
+        ParameterError
+            If one of them is unknown.
+
+        Examples
+        --------
+        >>> from cnnviz.demo import scenes
+        >>> from cnnviz.explaining import explain
+        >>> e = explain("demo", scenes()[0][0], "grad-cam").shown(sign="signed")
+        >>> e.presentation.sign
+        'signed'
+        """
+        for name, value, known in (
+            ("sign", sign, get_args(Sign)),
+            ("upsample", upsample, _UPSAMPLINGS),
+        ):
+            if value is not None and value not in known:
+                raise ParameterError(
+                    f"{name}={value!r} is unknown",
+                    f"one of {', '.join(map(repr, known))}",
+                    f"pass {name}={known[0]!r}, or leave it out",
+                )
+        old = self.presentation
+        loses = old.reduce in _UNSIGNED and sign not in (None, "absolute", old.sign)
+        new = Presentation(
+            sign=sign or old.sign,
+            reduce=reduce or ("sum" if loses else old.reduce),
+            upsample=upsample or old.upsample,
+        )
+        maps, status = present(self.raw, self.maps.shape[1:], new)
+        kept = [
+            was if was == "saturated" and now != "non-finite" else now
+            for was, now in zip(self.status, status, strict=True)
+        ]
+        return replace(self, maps=maps, status=tuple(kept), presentation=new)
+
+    def heatmap(self, i: int = 0, normalise: Normalise = True) -> Array:
         """Give a sample's map in the original picture's coordinates.
 
         Parameters
         ----------
         i : int
             The sample.
-        normalise : bool
-            Whether to bring it to the range in which it is shown: signed maps to [-1, 1] with 0
-            kept, others to [0, 1].  Attributions to single input values are clipped at the 99th
-            percentile of their magnitudes first.  Otherwise the method's own units remain.
+        normalise : {True, "max", "percentile", "min-max", False}
+            - "max": divided by the largest value, or by the largest magnitude of a signed map: 0
+              keeps its meaning, in [0, 1] or [-1, 1].
+            - "percentile": the same, after the magnitudes were clipped at their 99th percentile.
+            - "min-max": shifted and scaled so that the least value becomes 0 and the largest 1;
+              what 0 meant is lost, and signed maps lose their sign.
+            - True: "percentile" for attributions to single input values, "max" for all others.
+            - False: not at all; the method's own units remain.
 
         Returns
         -------
         ndarray (H, W)
             At the picture's size; 0 where the network did not see the picture, and all zero if
             `normalise` and the map's status is not "ok".
+
+        Raises
+        ------
+        ParameterError
+            If `normalise` is something else.
         """
         from cnnviz_core import maps
 
         i = self._index(i)
+        if normalise is True:
+            normalise = "percentile" if self.fine else "max"
+        if normalise is not False and normalise not in ("max", "percentile", "min-max"):
+            raise ParameterError(
+                f"normalise={normalise!r} is unknown",
+                "'max', 'percentile', 'min-max', False, or True for the method's usual one",
+                "leave it out",
+            )
         upsample = self.presentation.upsample
-        if not normalise:
+        if normalise is False:
             return self.geometry[i].map_to_original(self.maps[i], upsample)
         if self.status[i] != "ok":
             return np.zeros(self.geometry[i].original, dtype=self.maps.dtype)
         map = self.maps[i : i + 1]
-        if self.fine:
+        if normalise == "min-max":
+            # Before the way back, where pixels that the network did not see become 0.
+            heat = self.geometry[i].map_to_original(maps.min_max(map)[0], upsample)[None]
+            return np.clip(maps.scale_to_max(heat)[0], 0, 1)
+        if normalise == "percentile":
             map = maps.percentile_clip(map, _CLIPPED)
         heat = self.geometry[i].map_to_original(map[0], upsample)[None]
         shown = maps.symmetric(heat) if self.signed else maps.scale_to_max(maps.relu(heat))
@@ -348,6 +441,7 @@ class Explanation:
         colours: str | None = None,
         boxes: bool = False,
         threshold: float = THRESHOLD,
+        normalise: Normalise = True,
     ) -> Image.Image:
         """Lay a sample's map over its picture.
 
@@ -363,6 +457,8 @@ class Explanation:
             Whether to draw the box that `boxes` finds.
         threshold : float
             For the box.
+        normalise : {True, "max", "percentile", "min-max", False}
+            As for `heatmap`; with False what exceeds 1 takes the colour of 1.
 
         Returns
         -------
@@ -372,15 +468,34 @@ class Explanation:
         i = self._index(i)
         image = overlay(
             self.pictures[i],
-            self.heatmap(i),
+            self.shown_heat(i, normalise),
             alpha=alpha,
             colours=colours,
-            signed=self.signed,
+            signed=self.signed and normalise != "min-max",
             fine=self.fine,
         )
         if boxes:
             image = draw_boxes(image, self._boxes(i, threshold, True))
         return stamp(image, self.note(i)) if self.note(i) else image
+
+    def shown_heat(self, i: int = 0, normalise: Normalise = True) -> Array:
+        """Give what is drawn of a sample's map.
+
+        Parameters
+        ----------
+        i : int
+            The sample.
+        normalise : {True, "max", "percentile", "min-max", False}
+            As for `heatmap`.
+
+        Returns
+        -------
+        ndarray (H, W)
+            As of `heatmap`, but all zero where the status is not "ok", also without normalising.
+        """
+        if self.status[i] != "ok":
+            return np.zeros(self.geometry[i].original, dtype=self.maps.dtype)
+        return self.heatmap(i, normalise)
 
     def caption(self, i: int = 0) -> str:
         """Say in a few words what a sample's map is about.
@@ -422,6 +537,7 @@ class Explanation:
         *,
         boxes: bool = False,
         threshold: float = THRESHOLD,
+        normalise: Normalise = True,
     ) -> Path:
         """Write it to a file, whole or not at all.
 
@@ -434,6 +550,8 @@ class Explanation:
             Whether to draw boxes; a file of numbers has none.
         threshold : float
             For the boxes.
+        normalise : {True, "max", "percentile", "min-max", False}
+            As for `heatmap`; a file of numbers has the maps as they are.
 
         Returns
         -------
@@ -453,7 +571,13 @@ class Explanation:
             with replacing(target) as file:
                 np.savez_compressed(file, **self._as_arrays())
         elif suffix == ".html":
-            report.write_report({self.method: self}, target, boxes=boxes, threshold=threshold)
+            report.write_report(
+                {self.method: self},
+                target,
+                boxes=boxes,
+                threshold=threshold,
+                normalise=normalise,
+            )
         elif suffix not in report.IMAGE_FORMATS:
             raise ParameterError(
                 f"{target.name!r} does not say as what to save it",
@@ -461,9 +585,12 @@ class Explanation:
                 f"save it as {target.with_suffix('.png').name!r}" if target.stem else "name a file",
             )
         elif len(self) == 1:
-            report.write_image(self.overlay(boxes=boxes, threshold=threshold), target)
+            image = self.overlay(boxes=boxes, threshold=threshold, normalise=normalise)
+            report.write_image(image, target)
         else:
-            sheet = report.sheet({self.method: self}, boxes=boxes, threshold=threshold)
+            sheet = report.sheet(
+                {self.method: self}, boxes=boxes, threshold=threshold, normalise=normalise
+            )
             report.write_image(sheet, target)
         return target
 
@@ -513,17 +640,17 @@ class Explanation:
         distinct = {id(picture): picture for picture in self.pictures}
         order = {key: k for k, key in enumerate(distinct)}
         arrays |= {f"picture/{k}": picture for k, picture in enumerate(distinct.values())}
-        others: dict[str, Any] = {}
-        for name, value in self.extras.items():
-            if isinstance(value, np.ndarray):
-                arrays[f"extra/{name}"] = value
-            else:
-                others[name] = value
+        others, params = (
+            {name: v for name, v in values.items() if not isinstance(v, np.ndarray)}
+            for values in (self.extras, self.params)
+        )
+        for kind, values in (("extra", self.extras), ("param", self.params)):
+            arrays |= {f"{kind}/{k}": v for k, v in values.items() if isinstance(v, np.ndarray)}
         text = {
             "format": _FORMAT,
             "method": self.method,
             "layer": self.layer,
-            "params": dict(self.params),
+            "params": params,
             "provenance": dict(self.provenance),
             "presentation": asdict(self.presentation),
             "targets": [_target_to_dict(target) for target in self.targets],
@@ -548,11 +675,10 @@ class Explanation:
             for name, pixels in arrays.items()
             if name.startswith("picture/")
         }
-        saved = {
-            name.removeprefix("extra/"): values
-            for name, values in arrays.items()
-            if name.startswith("extra/")
-        }
+        saved, params = (
+            {k.removeprefix(kind): v for k, v in arrays.items() if k.startswith(kind)}
+            for kind in ("extra/", "param/")
+        )
         return cls(
             maps=arrays["maps"],
             raw=arrays["raw"],
@@ -562,7 +688,7 @@ class Explanation:
             target_labels=text["target_labels"],
             predictions=tuple(tuple((k, p) for k, p in each) for each in text["predictions"]),
             method=text["method"],
-            params=text["params"],
+            params={**params, **text["params"]},
             layer=text["layer"],
             status=text["status"],
             presentation=Presentation(**text["presentation"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -13,7 +14,20 @@ from cnnviz_core.model import LayerInfo
 from cnnviz_core.parameters import Parameter
 from cnnviz_core.registry import PluginInfo, get_registry, normal
 
-__all__ = ["MethodInfo", "Table", "layers", "methods", "plugin_of", "usual_name"]
+__all__ = [
+    "MethodInfo",
+    "Table",
+    "by_family",
+    "family_of",
+    "layers",
+    "methods",
+    "plugin_of",
+    "short_reference",
+    "usual_name",
+]
+
+_FAMILIES = ("cam", "gradient", "perturbation", "relevance", "features", "wrapper", "control")
+_YEAR = re.compile(r"\b(?:19|20)\d\d\b")
 
 Row = TypeVar("Row")
 
@@ -78,6 +92,10 @@ class MethodInfo:
         The capabilities that a model must have, sorted.
     references : tuple of str
         The papers.
+    cost : str
+        The work for one sample, in words; empty where the method does not say.
+    class_agnostic : bool
+        Whether the map is the same for every target.
     aliases : tuple of str
         Its other names.
     distribution, version : str
@@ -89,6 +107,8 @@ class MethodInfo:
     summary: str
     needs: tuple[str, ...]
     references: tuple[str, ...]
+    cost: str
+    class_agnostic: bool
     aliases: tuple[str, ...]
     distribution: str
     version: str
@@ -158,7 +178,7 @@ def methods(model: Any = None) -> Table[MethodInfo]:
     Returns
     -------
     Table of MethodInfo
-        A tuple that prints as a table, sorted by family and name.
+        A tuple that prints as a table, by family and name.
 
     Examples
     --------
@@ -166,11 +186,12 @@ def methods(model: Any = None) -> Table[MethodInfo]:
     ['occlusion']
     """
     explainers = get_registry().explainers
-    names: Iterable[str] = explainers
+    names: Iterable[str] = by_family(explainers)
     if model is not None:
         from cnnviz.explaining import network_of, runnable
 
-        names = runnable(network_of(model).model)
+        able = set(runnable(network_of(model).model))
+        names = [name for name in names if name in able]
     found = []
     for name in names:
         spec, plugin = explainers[name], plugin_of(name)
@@ -181,14 +202,82 @@ def methods(model: Any = None) -> Table[MethodInfo]:
                 summary=spec.summary,
                 needs=tuple(sorted(spec.needs)),
                 references=spec.references,
+                cost=spec.cost,
+                class_agnostic=spec.class_agnostic,
                 aliases=spec.aliases,
                 distribution=plugin.distribution if plugin else "",
                 version=plugin.version if plugin else "",
             )
         )
-    found.sort(key=lambda method: (method.family, method.name))
-    cells = [(m.name, m.family, m.summary, m.distribution) for m in found]
-    return Table(found, ("method", "family", "summary", "from"), cells)
+    cells = [(m.name, m.family, m.summary, m.cost) for m in found]
+    return Table(found, ("method", "family", "summary", "cost"), cells)
+
+
+def by_family(names: Iterable[str]) -> list[str]:
+    """Sort methods by family, then by name.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Methods by their usual names.
+
+    Returns
+    -------
+    list of str
+        Class activation maps first, controls last but for families that are not known here.
+
+    Examples
+    --------
+    >>> by_family(["occlusion", "saliency", "grad-cam", "cam"])
+    ['cam', 'grad-cam', 'saliency', 'occlusion']
+    """
+    explainers = get_registry().explainers
+    order = {family: i for i, family in enumerate(_FAMILIES)}
+
+    def key(name: str) -> tuple[int, str, str]:
+        family = explainers[name].family
+        return order.get(family, len(order)), family, name
+
+    return sorted(names, key=key)
+
+
+def family_of(name: str) -> str:
+    """Give a method's family, also of one that is not installed any more.
+
+    Parameters
+    ----------
+    name : str
+        The method's usual name.
+
+    Returns
+    -------
+    str
+        "other" where it is not known.
+    """
+    spec = get_registry().explainers.get(name)
+    return "other" if spec is None else spec.family
+
+
+def short_reference(reference: str) -> str:
+    """Shorten a paper to its authors and year.
+
+    Parameters
+    ----------
+    reference : str
+        Authors, title, venue and year.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> short_reference("Zeiler & Fergus, Visualizing and understanding networks, ECCV 2014")
+    'Zeiler & Fergus 2014'
+    """
+    authors, comma, rest = reference.partition(",")
+    years = _YEAR.findall(rest)
+    return f"{authors.replace(' et al.', '')} {years[-1]}" if comma and years else authors
 
 
 def layers(model: Any) -> Table[LayerInfo]:
@@ -202,7 +291,8 @@ def layers(model: Any) -> Table[LayerInfo]:
     Returns
     -------
     Table of LayerInfo
-        A tuple that prints as a table; the layer that "auto" stands for is marked.
+        A tuple that prints as a table, with each layer's number from the end, as ``layer=-1``
+        takes it; the layer that "auto" stands for is marked.
 
     Raises
     ------
@@ -223,6 +313,7 @@ def layers(model: Any) -> Table[LayerInfo]:
         auto = ""
     cells = [
         (
+            str(i - len(found)),
             info.name,
             info.type,
             info.kind,
@@ -230,6 +321,7 @@ def layers(model: Any) -> Table[LayerInfo]:
             "" if info.grid is None else " x ".join(map(str, info.grid)),
             "auto" if info.name == auto else "",
         )
-        for info in found.values()
+        for i, info in enumerate(found.values())
     ]
-    return Table(found.values(), ("layer", "type", "kind", "output", "grid", ""), cells)
+    columns = ("from the end", "layer", "type", "kind", "output", "grid", "")
+    return Table(found.values(), columns, cells)

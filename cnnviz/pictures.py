@@ -6,7 +6,7 @@ import functools
 import io
 import math
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -71,6 +71,7 @@ FINE = Look(opaque=0.4, dark=0.65, grey=0.8)
 _LUMINANCE = (0.213, 0.715, 0.072, 0.0)
 _INK, _MUTED, _WARNING = "#1c2128", "#59636e", "#9a5b00"
 _PAPER, _EMPTY, _RULE = "#ffffff", "#f1f3f5", "#d5dae0"
+_NOTE_LINES = 4
 # What Pillow's own font can draw.
 _PLAIN = frozenset(string.printable + "…°·“”‘’")
 
@@ -246,17 +247,17 @@ def stamp(image: Image.Image | Array, note: str) -> Image.Image:
     noted = as_image(image).copy()
     width, height = noted.size
     px = max(11, round(min(noted.size) / 18))
-    tall = round(px * 1.7)
+    lines = _wrap(note, px, width - px, _NOTE_LINES)
+    tall = round(px * 0.6) + _leading(px) * len(lines)
     amber = "#ffb000"
-    if _text_width(note, px) + px <= width and 2 * tall <= height:
+    if " ".join(lines) == " ".join(note.split()) and 2 * tall <= height:
         strip = Image.new("RGB", (width, tall), "#14171a")
         noted.paste(
             Image.blend(noted.crop((0, height - tall, width, height)), strip, 0.8),
             (0, height - tall),
         )
-        ImageDraw.Draw(noted).text(
-            (width / 2, height - tall / 2), note, fill=amber, font=_font(note, px), anchor="mm"
-        )
+        top = height - tall + round(px * 0.35)
+        _write(ImageDraw.Draw(noted), (width / 2, top), lines, px, amber, "ma")
     ImageDraw.Draw(noted).rectangle(
         (0, 0, width - 1, height - 1), outline=amber, width=_line(noted.size)
     )
@@ -290,6 +291,7 @@ def contact_sheet(
     *,
     column_titles: Sequence[str] = (),
     row_titles: Sequence[str] = (),
+    headings: Mapping[int, str] | None = None,
     title: str = "",
     footer: str = "",
     cell: int = 224,
@@ -302,6 +304,8 @@ def contact_sheet(
         The pictures; None leaves a place empty.
     column_titles, row_titles : sequence of str
         One for each column or row, or none.
+    headings : mapping of int to str, optional
+        Lines above rows, to begin a block of them.
     title, footer : str
         Above and below the grid.
     cell : int
@@ -335,6 +339,9 @@ def contact_sheet(
 
     heads = [_wrap(text, body, w, 2) for text, w in zip(column_titles, widths, strict=False)]
     names = [_wrap(text, body, round(cell * 0.7), 4) for text in row_titles]
+    blocks = headings or {}
+    bold = round(body * 1.25)
+    room = [_leading(bold) + gap if i in blocks else 0 for i in range(len(grid))]
     captions = [
         [_wrap(c.caption, body - 1, w, 3) if c else [] for c, w in zip(row, widths, strict=True)]
         for row in grid
@@ -344,7 +351,8 @@ def contact_sheet(
     left = margin + (side + 2 * gap if side else 0)
     width = left + sum(widths) + gap * (columns - 1) + margin
     banner = _wrap(title, round(body * 1.6), width - 2 * margin, 2)
-    foot = _wrap(footer, body - 1, width - 2 * margin, 4)
+    paragraphs = footer.count("\n") + 1
+    foot = _wrap(footer, body - 1, width - 2 * margin, max(4, 3 * paragraphs))
     top = margin + len(banner) * _leading(round(body * 1.6)) + (gap if banner else 0)
     below = [
         h + (small * max(map(len, c)) + gap // 2 if any(c) else 0) + gap
@@ -352,7 +360,7 @@ def contact_sheet(
     ]
     head = line * max(map(len, heads), default=0) + (gap // 2 if any(heads) else 0)
     feet = len(foot) * small + (gap if foot else 0)
-    height = top + head + sum(below) - gap + feet + margin
+    height = top + head + sum(below) + sum(room) - gap + feet + margin
 
     sheet = Image.new("RGB", (width, height), _PAPER)
     pen = ImageDraw.Draw(sheet)
@@ -363,6 +371,9 @@ def contact_sheet(
         x += w + gap
     y = top + head
     for i, row in enumerate(grid):
+        if i in blocks:
+            _write(pen, (margin, y), _wrap(blocks[i], bold, width - 2 * margin, 1), bold, _INK)
+            y += room[i]
         if names:
             middle = y + (heights[i] - line * len(names[i])) / 2
             _write(pen, (margin + side, middle), names[i], body, _INK, "ra")

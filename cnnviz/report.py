@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -12,8 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from cnnviz.colours import colourise
-from cnnviz.explanation import THRESHOLD, Explanation
+from cnnviz.explanation import THRESHOLD, Explanation, Normalise
 from cnnviz.files import replacing
+from cnnviz.listing import family_of
 from cnnviz.pictures import (
     ALPHA,
     FINE,
@@ -50,10 +53,12 @@ IMAGE_FORMATS: Mapping[str, str] = MappingProxyType(
 """The suffixes of pictures that can be written, and Pillow's names of their formats."""
 
 # Pages show pictures no larger than this; heat is smooth, so that it needs fewer pixels.
-_PHOTO, _HEAT, _THUMBNAIL = 640, 336, 280
+_PHOTO, _HEAT, _SMALL_HEAT, _THUMBNAIL = 640, 336, 224, 280
 # Of pictures this small the pixels are shown.
 _TINY = 64
 _FRAGMENT_ROWS = 12
+# More methods than these do not stand in one row; each picture then has a block of its own.
+_COLUMNS, _BLOCK_COLUMNS, _BLOCK_CELL = 9, 8, 168
 
 
 def sheet(
@@ -62,10 +67,13 @@ def sheet(
     skipped: Mapping[str, str] | None = None,
     boxes: bool = False,
     threshold: float = THRESHOLD,
+    normalise: Normalise = True,
     title: str = "",
     cell: int | None = None,
 ) -> Image.Image:
     """Arrange explanations in a picture: a row for each sample, a column for each method.
+
+    Of more than nine methods each sample has a block, with a row or several for each family.
 
     Parameters
     ----------
@@ -77,6 +85,8 @@ def sheet(
         Whether to draw the box around what is hot.
     threshold : float
         For the box.
+    normalise : {True, "max", "percentile", "min-max", False}
+        As for `Explanation.heatmap`.
     title : str
         Above the grid.
     cell : int, optional
@@ -93,6 +103,9 @@ def sheet(
         If the explanations are not about the same pictures.
     """
     first = _first(explanations)
+    drawn = _Drawn(boxes, threshold, normalise)
+    if len(explanations) > _COLUMNS:
+        return _blocks(explanations, drawn, skipped or {}, title, cell or _BLOCK_CELL)
     single = len(explanations) == 1
     titles = ["picture", "map", *explanations] if single else ["picture", *explanations]
     side = cell or (256 if len(titles) < 5 else 208 if len(titles) < 7 else 176)
@@ -100,12 +113,10 @@ def sheet(
     for i, picture in enumerate(first.pictures):
         row = [Cell(picture, _seen(first, i))]
         for e in explanations.values():
-            pixels, heat = _reduced(e, i, side)
             if single:
-                row.append(Cell(colourise(heat, signed=e.signed)))
-            found = e[i].boxes(threshold)[0] * (pixels.shape[0] / picture.shape[0]) if boxes else ()
-            image = overlay(pixels, heat, signed=e.signed, fine=e.fine)
-            row.append(Cell(image, outlines=[Outline(box) for box in found], note=e.note(i)))
+                _, heat = _reduced(e, i, side, normalise)
+                row.append(Cell(colourise(heat, signed=_is_signed(e, normalise))))
+            row.append(drawn.tile(e, i, side))
         rows.append(row)
     return contact_sheet(
         rows,
@@ -115,6 +126,67 @@ def sheet(
         footer="\n".join(_footer(explanations, skipped or {})),
         cell=side,
     )
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """How tiles of a sheet are drawn."""
+
+    boxes: bool
+    threshold: float
+    normalise: Normalise
+
+    def tile(self, e: Explanation, i: int, side: int, caption: str = "") -> Cell:
+        """Draw one method on one sample."""
+        pixels, heat = _reduced(e, i, side, self.normalise)
+        scale = pixels.shape[0] / e.pictures[i].shape[0]
+        found = e[i].boxes(self.threshold)[0] * scale if self.boxes else ()
+        image = overlay(pixels, heat, signed=_is_signed(e, self.normalise), fine=e.fine)
+        return Cell(image, caption, [Outline(box) for box in found], e.note(i))
+
+
+def _blocks(
+    explanations: Explanations,
+    drawn: _Drawn,
+    skipped: Mapping[str, str],
+    title: str,
+    side: int,
+) -> Image.Image:
+    """Arrange many methods: a block for each sample, in it each family from a row of its own."""
+    first = _first(explanations)
+    rows: list[list[Cell | None]] = []
+    families, headings = [], {}
+    for i, picture in enumerate(first.pictures):
+        headings[len(rows)] = f"{first.names[i]}: {_seen(first, i).replace(chr(10), '; ')}"
+        for k, (family, methods) in enumerate(_families(explanations).items()):
+            tiles: list[Cell | None] = [Cell(picture, "picture")] if k == 0 else []
+            tiles += [drawn.tile(explanations[name], i, side, name) for name in methods]
+            for start in range(0, len(tiles), _BLOCK_COLUMNS):
+                rows.append(tiles[start : start + _BLOCK_COLUMNS])
+                families.append("" if start else family)
+    layers = sorted({e.layer for e in explanations.values() if e.layer}, key=len)
+    about = [f"layers: {'; '.join(layers)}"] if layers else []
+    return contact_sheet(
+        rows,
+        row_titles=families,
+        headings=headings,
+        title=title or _title(first),
+        footer="\n".join([*about, *_not_run(skipped)]),
+        cell=side,
+    )
+
+
+def _families(explanations: Explanations) -> dict[str, list[str]]:
+    """Group methods by family, in the order in which they come."""
+    groups: dict[str, list[str]] = {}
+    for method in explanations:
+        groups.setdefault(family_of(method), []).append(method)
+    return groups
+
+
+def _is_signed(e: Explanation, normalise: Normalise) -> bool:
+    """Tell whether 0 is the middle of what is drawn."""
+    return e.signed and normalise != "min-max"
 
 
 def write_image(image: Image.Image, path: str | os.PathLike[str]) -> None:
@@ -150,6 +222,7 @@ def write_report(
     skipped: Mapping[str, str] | None = None,
     boxes: bool = True,
     threshold: float = THRESHOLD,
+    normalise: Normalise = True,
     title: str = "",
 ) -> None:
     """Write explanations as a page that stands alone.
@@ -160,7 +233,7 @@ def write_report(
         By method, all over the same samples.
     path : path
         The file to write.
-    skipped, boxes, threshold, title
+    skipped, boxes, threshold, normalise, title
         See `render_report`.
 
     Raises
@@ -171,7 +244,12 @@ def write_report(
         If nothing can be written there.
     """
     page = render_report(
-        explanations, skipped=skipped, boxes=boxes, threshold=threshold, title=title
+        explanations,
+        skipped=skipped,
+        boxes=boxes,
+        threshold=threshold,
+        normalise=normalise,
+        title=title,
     )
     with replacing(path) as file:
         file.write(page.encode())
@@ -183,6 +261,7 @@ def render_report(
     skipped: Mapping[str, str] | None = None,
     boxes: bool = True,
     threshold: float = THRESHOLD,
+    normalise: Normalise = True,
     title: str = "",
 ) -> str:
     """Make a page of explanations that needs no other file and no network.
@@ -197,6 +276,8 @@ def render_report(
         Whether the boxes around what is hot are shown at first; the reader can turn them off.
     threshold : float
         For the boxes.
+    normalise : {True, "max", "percentile", "min-max", False}
+        As for `Explanation.heatmap`.
     title : str
         The page's title.
 
@@ -217,7 +298,8 @@ def render_report(
             {"name": method, "layer": e.layer, "params": _said(e.params)}
             for method, e in explanations.items()
         ],
-        samples=[_sample(explanations, i, threshold) for i in range(len(first))],
+        samples=[_sample(explanations, i, threshold, normalise) for i in range(len(first))],
+        many=len(explanations) > _COLUMNS,
         skipped=dict(skipped or {}),
         provenance=_said(first.provenance),
         alpha=ALPHA,
@@ -285,7 +367,9 @@ def _first(explanations: Explanations) -> Explanation:
     return next(iter(explanations.values()))
 
 
-def _sample(explanations: Explanations, i: int, threshold: float) -> dict[str, Any]:
+def _sample(
+    explanations: Explanations, i: int, threshold: float, normalise: Normalise
+) -> dict[str, Any]:
     """Say what a page shows of one sample."""
     first = _first(explanations)
     height, width = first.pictures[i].shape[:2]
@@ -298,21 +382,49 @@ def _sample(explanations: Explanations, i: int, threshold: float) -> dict[str, A
         "target": first.caption(i),
         "score": "" if first.scores is None else f"{first.scores[i]:.4g}",
         "predictions": [(label, 100 * share) for label, share in first.predictions[i]],
-        "figures": [
-            _figure(method, e, i, threshold, alone=len(explanations) == 1)
-            for method, e in explanations.items()
+        "groups": [
+            (
+                family,
+                [
+                    _figure(
+                        method,
+                        explanations[method],
+                        i,
+                        threshold,
+                        normalise,
+                        alone=len(explanations) == 1,
+                        most=_HEAT if len(explanations) <= _COLUMNS else _SMALL_HEAT,
+                    )
+                    for method in methods
+                ],
+            )
+            for family, methods in (
+                _families(explanations)
+                if len(explanations) > _COLUMNS
+                else {"": list(explanations)}
+            ).items()
         ],
     }
 
 
-def _figure(method: str, e: Explanation, i: int, threshold: float, alone: bool) -> dict[str, Any]:
+def _figure(
+    method: str,
+    e: Explanation,
+    i: int,
+    threshold: float,
+    normalise: Normalise,
+    *,
+    alone: bool,
+    most: int,
+) -> dict[str, Any]:
     """Say what a page shows of one method on one sample."""
-    _, heat = _reduced(e, i, _HEAT)
+    _, heat = _reduced(e, i, most, normalise)
+    signed = _is_signed(e, normalise)
     return {
         "method": method,
         "fine": e.fine,
-        "heat": _data_uri(heat_layer(heat, alpha=1.0, signed=e.signed, fine=e.fine)),
-        "map": _data_uri(colourise(heat, signed=e.signed)) if alone else "",
+        "heat": _data_uri(heat_layer(heat, alpha=1.0, signed=signed, fine=e.fine)),
+        "map": _data_uri(colourise(heat, signed=signed)) if alone else "",
         "note": e.note(i),
         "boxes": [box.tolist() for box in e[i].boxes(threshold)[0]],
     }
@@ -324,11 +436,11 @@ def _thumbnail(e: Explanation, i: int) -> str:
     return _photo(overlay(pixels, heat, signed=e.signed, fine=e.fine), _THUMBNAIL)
 
 
-def _reduced(e: Explanation, i: int, most: int) -> tuple[Array, Array]:
+def _reduced(e: Explanation, i: int, most: int, normalise: Normalise = True) -> tuple[Array, Array]:
     """Give a picture and its heat, both made smaller where they have more pixels than are shown."""
     from PIL import Image
 
-    picture, heat = as_image(e.pictures[i]), e.heatmap(i)
+    picture, heat = as_image(e.pictures[i]), e.shown_heat(i, normalise)
     scale = most / max(picture.size)
     if scale < 1:
         size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
@@ -360,15 +472,48 @@ def _footer(explanations: Explanations, skipped: Mapping[str, str]) -> list[str]
         how = [f"layer {e.layer}"] if e.layer else []
         how += [f"{name} {value}" for name, value in _said(e.params).items()]
         lines += [f"{method}: {', '.join(how)}"] if how else []
-    return lines + [f"not run: {method}: {reason}" for method, reason in skipped.items()]
+    return lines + _not_run(skipped)
+
+
+def _not_run(skipped: Mapping[str, str]) -> list[str]:
+    """Say which methods were left out, and why; those with one reason together."""
+    reasons: dict[str, list[str]] = {}
+    for method, reason in skipped.items():
+        told = reason.removeprefix(method).strip()
+        reasons.setdefault(told, []).append(method)
+    return [f"not run: {', '.join(methods)}: {why}" for why, methods in reasons.items()]
 
 
 def _said(values: Mapping[str, Any]) -> dict[str, str]:
     """Write values as they are read."""
     return {
-        name: "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+        name: "none"
+        if value is None
+        else f"{value:g}"
+        if isinstance(value, float)
+        else described(value)
+        if isinstance(value, np.ndarray)
+        else str(value)
         for name, value in values.items()
     }
+
+
+def described(array: Array) -> str:
+    """Describe an array in a line, so that equal ones are known again.
+
+    Parameters
+    ----------
+    array : ndarray
+        Any.
+
+    Returns
+    -------
+    str
+        Its type, its shape and the first digits of a hash of its content.
+    """
+    digest = hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+    shape = " x ".join(map(str, array.shape))
+    return f"{array.dtype} array, {shape}, sha256 {digest[:12]}"
 
 
 def _photo(image: Image.Image, most: int) -> str:

@@ -1,15 +1,15 @@
-"""From what a person asks for ("tabby", 281, "top-3") to targets, and back to names."""
+"""From what a person asks for ("tabby", 281, "tabby - boxer", "top-3") to targets, and back."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from cnnviz.labels import find_class, label_of
-from cnnviz_core.errors import TargetError
+from cnnviz_core.errors import CnnvizError, TargetError, UnknownClassError
 from cnnviz_core.targets import (
     ClassProbability,
     ClassScore,
@@ -26,23 +26,31 @@ Asked: TypeAlias = int | str | Target | None
 """What may be asked of a sample: a class, its label, a target, or None for the predicted class."""
 
 _TOP = re.compile(r"top-?(\d+)", re.IGNORECASE)
+_PROBABILITY = re.compile(r"\s*p\s*\((?P<of>.+)\)\s*", re.IGNORECASE | re.DOTALL)
+_RATHER = re.compile(r"\s+(?:-|rather\s+than)\s+", re.IGNORECASE)
 
 
 def targets_for(
-    asked: Asked | Sequence[Asked], samples: int, labels: Labels
+    asked: Asked | Sequence[Asked],
+    samples: int,
+    labels: Labels,
+    activation: Callable[[], str] = lambda: "softmax",
 ) -> tuple[list[int], list[Target]]:
     """Work out what is explained on which sample.
 
     Parameters
     ----------
     asked : int, str, Target, None, or a sequence of these
-        A class, its label, a target; None or "predicted" for the class that the network puts
-        first; "top-k" for the k classes it puts first, so that each sample appears k times; a
-        sequence has one entry for each sample.
+        A class, its label, a target; "tabby - boxer" or "tabby rather than boxer" for a contrast,
+        "p(tabby)" for a probability, unless a class is called so; None or "predicted" for the class
+        that the network puts first; "top-k" for the k classes it puts first, so that each sample
+        appears k times; a sequence has one entry for each sample.
     samples : int
         How many samples there are.
     labels : tuple of str, or None
         The names of the classes.
+    activation : callable
+        Gives what turns scores into probabilities; asked only where one is to be explained.
 
     Returns
     -------
@@ -67,7 +75,7 @@ def targets_for(
                 "one target for each sample",
                 "pass one target for all, or a list as long as the samples",
             )
-        return list(range(samples)), [_one(each, labels) for each in asked]
+        return list(range(samples)), [_one(each, labels, activation) for each in asked]
     top = _TOP.fullmatch(asked) if isinstance(asked, str) else None
     if top is not None and asked not in (labels or ()):
         targets = top_k(int(top[1]))
@@ -75,16 +83,54 @@ def targets_for(
             [sample for sample in range(samples) for _ in targets],
             [target for _ in range(samples) for target in targets],
         )
-    return list(range(samples)), [_one(asked, labels)] * samples
+    return list(range(samples)), [_one(asked, labels, activation)] * samples
 
 
-def _one(asked: Any, labels: Labels) -> Target:
+def _one(asked: Any, labels: Labels, activation: Callable[[], str]) -> Target:
     """Make one target."""
     if isinstance(asked, Target):
         return asked
     if asked is None or (isinstance(asked, str) and asked == "predicted"):
         return Predicted()
-    return ClassScore(find_class(asked, labels))
+    try:
+        return ClassScore(find_class(asked, labels))
+    except TargetError:
+        # A class's name comes first, whatever it is made of.
+        formed = _formed(asked, labels, activation) if isinstance(asked, str) else None
+        if formed is None:
+            raise
+        return formed
+
+
+def _formed(asked: str, labels: Labels, activation: Callable[[], str]) -> Target | None:
+    """Read a probability or a contrast, as in "p(tabby)", "281 - 207"; None if it is neither."""
+    probability = _PROBABILITY.fullmatch(asked)
+    if probability is not None:
+        index = find_class(probability["of"], labels)
+        return ClassProbability(index, "sigmoid" if activation() == "sigmoid" else "softmax")
+    errors: list[CnnvizError] = []
+    # A name may have a dash of its own: "a - b - c" is cut wherever both sides are classes.
+    for cut in _RATHER.finditer(asked):
+        one, other = asked[: cut.start()], asked[cut.end() :]
+        if one.strip() and other.strip():
+            try:
+                return _contrast(find_class(one, labels), find_class(other, labels), asked)
+            except UnknownClassError as error:
+                errors.append(error)
+    if errors:
+        raise errors[0]
+    return None
+
+
+def _contrast(index: int, other: int, asked: str) -> Contrast:
+    """Make a contrast of two different classes."""
+    if index == other:
+        raise TargetError(
+            f"{asked!r} contrasts class {index} with itself",
+            "two different classes",
+            "name another class after the minus sign",
+        )
+    return Contrast(index, other)
 
 
 def target_label(target: Target, labels: Labels) -> str:

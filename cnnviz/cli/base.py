@@ -160,6 +160,7 @@ def print_table(
     *,
     title: str | None = None,
     numeric: Sequence[str] = (),
+    widths: Sequence[int] = (),
 ) -> None:
     """Print a table on stdout.
 
@@ -173,6 +174,9 @@ def print_table(
         A line above.
     numeric : sequence of str
         Columns to be set flush right.
+    widths : sequence of int
+        The columns' widths, the same on a terminal and in a pipe; a narrow terminal takes from all
+        but the first.  As wide as the cells if left out.
     """
     from rich import box
     from rich.console import Console
@@ -186,7 +190,12 @@ def print_table(
     for i in shown:
         right = columns[i] in numeric
         table.add_column(
-            columns[i], justify="right" if right else "left", no_wrap=right, overflow="fold"
+            columns[i],
+            justify="right" if right else "left",
+            no_wrap=right,
+            overflow="fold",
+            min_width=widths[i] if widths and i == 0 else None,
+            max_width=widths[i] if widths else None,
         )
     for row in rows:
         table.add_row(*(Text(row[i]) for i in shown))

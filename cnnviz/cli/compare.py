@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,13 @@ from cnnviz.cli.options import (
     box_options,
     method_parameters,
     model_options,
+    named_methods,
     open_network,
+    presentation_of,
+    presentation_options,
     sample_options,
 )
-from cnnviz_core.errors import CnnvizError, ImageError
+from cnnviz_core.errors import CnnvizError, ImageError, ParameterError
 
 __all__ = ["command"]
 
@@ -35,13 +40,25 @@ __all__ = ["command"]
 @click.argument("pictures", nargs=-1, required=True, metavar="PICTURE...")
 @model_options
 @click.option(
+    "--methods",
     "--method",
     "-m",
     "methods",
     multiple=True,
-    help="Which; may be given several times.  All that the network can run if left out.",
+    metavar="NAME[,NAME...]|all",
+    help="Which, with commas or given several times.  All that the network can run and the budget "
+    "allows if left out, or for 'all'; methods named beside it run whatever they cost.",
+)
+@click.option(
+    "--budget",
+    metavar="N|none",
+    default="1000",
+    show_default=True,
+    help="How many forward passes a picture a method may cost that was not named; a backward pass "
+    "counts as two.",
 )
 @sample_options
+@presentation_options
 @box_options
 @click.option(
     "--out",
@@ -60,6 +77,7 @@ def command(
     labels: str | None,
     preprocess: str | None,
     methods: tuple[str, ...],
+    budget: str,
     target: str | None,
     layer: str,
     batch_size: int | None,
@@ -70,12 +88,16 @@ def command(
     **given: Any,
 ) -> None:
     """Show side by side what several methods find in each PICTURE."""
-    from cnnviz.comparing import run_methods
+    from cnnviz.comparing import ALL, run_methods
     from cnnviz.explanation import THRESHOLD
     from cnnviz.images import Picture, read_picture
     from cnnviz.samples import samples_of
 
-    asked = {method: method_parameters(method, given) for method in methods} or None
+    how, normalise = presentation_of(given)
+    asked = {
+        method: {} if method == ALL else method_parameters(method, given)
+        for method in named_methods(methods) or (ALL,)
+    }
     read: list[Picture] = []
     failures: list[tuple[str, CnnvizError]] = []
     for picture in pictures:
@@ -91,9 +113,22 @@ def command(
         network = open_network(model, backend, labels, preprocess)
         with progress():
             samples = samples_of(network, read)
-            comparison = run_methods(network, samples, asked, target, layer, batch_size=batch_size)
+            comparison = run_methods(
+                network,
+                samples,
+                asked,
+                target,
+                layer,
+                budget=_limit(budget),
+                batch_size=batch_size,
+            )
+            if how:
+                comparison = comparison.shown(**how)
             comparison.save(
-                file, boxes=boxes, threshold=THRESHOLD if threshold is None else threshold
+                file,
+                boxes=boxes,
+                threshold=THRESHOLD if threshold is None else threshold,
+                normalise=normalise,
             )
         first = next(iter(comparison.explanations.values()))
         document |= {
@@ -115,10 +150,34 @@ def command(
         raise click.exceptions.Exit(PARTLY if read else FAILED)
 
 
+def _limit(text: str) -> int | None:
+    """Read the budget."""
+    if text.strip().casefold() == "none":
+        return None
+    if text.strip().isdecimal() and int(text) > 0:
+        return int(text)
+    raise ParameterError(
+        f"--budget is {text!r}",
+        "a whole number of at least 1, or none",
+        "write --budget 5000, or --budget none for no limit",
+    )
+
+
 def _print(document: dict[str, Any]) -> None:
     """Print the result as a table."""
-    rows = [(method, result["layer"] or "", "") for method, result in document["methods"].items()]
+    rows = [
+        (method, result["layer"] or "", _told(result["status"]))
+        for method, result in document["methods"].items()
+    ]
     rows += [(method, "", f"left out: {reason}") for method, reason in document["skipped"].items()]
     title = f"{document['model']} ({document['framework']})"
     print_table(("method", "layer", ""), rows, title=title)
     click.echo(f"Look at {document['file']}")
+
+
+def _told(status: Sequence[str]) -> str:
+    """Say of which pictures nothing is shown, and why."""
+    kinds = Counter(each for each in status if each != "ok")
+    return ", ".join(
+        kind if len(status) == 1 else f"{kind}: {n} of {len(status)}" for kind, n in kinds.items()
+    )

@@ -35,7 +35,7 @@ _BOTH = ("torch", "tensorflow")
 )
 @json_option
 def command(backend: str | None, folder: Path, as_document: bool) -> None:
-    """Ask a small trained network where it sees each digit, by every built-in method.
+    """Ask a small trained network where it sees each digit, by seven methods.
 
     The network was told which handwritten digits lie on each photograph, never where.  Writes a
     contact sheet, demo.png, and a page, demo.html.  Works offline.

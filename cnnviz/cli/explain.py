@@ -25,7 +25,10 @@ from cnnviz.cli.options import (
     box_options,
     method_parameters,
     model_options,
+    named_methods,
     open_network,
+    presentation_of,
+    presentation_options,
     sample_options,
 )
 from cnnviz_core.errors import CnnvizError, ImageError
@@ -47,14 +50,16 @@ _COLUMNS = ("picture", "method", "target", "probability", "layer", "box", "statu
 @model_options
 @click.option(
     "--method",
+    "--methods",
     "-m",
     "methods",
     multiple=True,
     default=_METHOD,
     show_default=True,
-    help="How; may be given several times.",
+    help="How; may be given several times, or several with commas.",
 )
 @sample_options
+@presentation_options
 @box_options
 @click.option(
     "--out",
@@ -102,7 +107,8 @@ def command(
     from cnnviz.explanation import THRESHOLD
     from cnnviz_core.explainer import require
 
-    chosen = {method: method_parameters(method, given) for method in methods}
+    how, normalise = presentation_of(given)
+    chosen = {method: method_parameters(method, given) for method in named_methods(methods)}
     explainers = make_explainers(chosen, layer, batch_size)
     network = open_network(model, backend, labels, preprocess)
     for method, explainer in explainers.items():
@@ -120,11 +126,12 @@ def command(
             except ImageError as error:
                 failures.append((picture, error))
                 continue
-            for explanation in explained:
+            for found in explained:
+                explanation = found.shown(**how) if how else found
                 stem = names.stem(picture, explanation, target)
                 files = [folder / f"{stem}.{suffix}" for suffix in dict.fromkeys(formats)]
                 for file in files:
-                    explanation.save(file, boxes=boxes, threshold=threshold)
+                    explanation.save(file, boxes=boxes, threshold=threshold, normalise=normalise)
                 results.append(_record(picture, explanation, files, threshold))
         advance("pictures", len(pictures), len(pictures))
     if as_document:
@@ -203,12 +210,19 @@ def _slug(text: str) -> str:
 def _record(
     picture: str, explanation: Explanation, files: Sequence[Path], threshold: float
 ) -> dict[str, Any]:
-    """Give a result as JSON values."""
+    """Give a result as JSON values; of an array among the parameters its description."""
+    import numpy as np
+
+    from cnnviz.report import described
+
     odds = explanation.probabilities
     return {
         "picture": picture,
         "method": explanation.method,
-        "params": explanation.params,
+        "params": {
+            name: described(value) if isinstance(value, np.ndarray) else value
+            for name, value in explanation.params.items()
+        },
         "target": explanation.target_labels[0],
         "score": None if explanation.scores is None else explanation.scores[0],
         "probability": None if odds is None else odds[0],

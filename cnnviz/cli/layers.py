@@ -36,7 +36,10 @@ def command(model: str, backend: str | None, input_shape: str | None, as_documen
         as_json({"model": network.name, "framework": network.model.framework, "layers": records})
         return
     print_table(listed.columns, listed.cells, title=f"{network.name} ({network.model.framework})")
-    click.echo("layer=auto is the last layer with a spatial grid.")
+    click.echo(
+        "layer=auto is the last layer with a spatial grid; layer=-1 the last of this list; "
+        "layer='layer4.*' the last with a grid of those that match."
+    )
 
 
 def _shape(text: str) -> tuple[int, ...]:
@@ -56,6 +59,7 @@ def _record(info: Any, cells: tuple[str, ...]) -> dict[str, Any]:
     """Give a layer as JSON values."""
     return {
         "name": info.name,
+        "from_the_end": int(cells[0]),
         "type": info.type,
         "kind": info.kind,
         "shape": info.shape,

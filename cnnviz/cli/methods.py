@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from cnnviz.cli.base import Command, as_json, json_option, print_table
-from cnnviz.listing import MethodInfo, methods, usual_name
+from cnnviz.listing import MethodInfo, methods, short_reference, usual_name
 from cnnviz_core.parameters import Parameter
 
 __all__ = ["command"]
+
+_WIDTHS = (29, 34, 20, 23)
+"""Of the columns, where there is room; cells wrap."""
 
 
 @click.command("methods", cls=Command)
@@ -31,10 +36,26 @@ def command(name: str | None, model: str | None, as_document: bool) -> None:
     if as_document:
         as_json({"methods": [_record(method) for method in listed]})
         return
-    print_table(listed.columns, listed.cells)
+    _list(listed)
+
+
+def _list(listed: Sequence[MethodInfo]) -> None:
+    """Print the methods, a table for each family."""
+    for family, group in itertools.groupby(listed, key=lambda method: method.family):
+        rows = [
+            (
+                method.name + (" *" if method.class_agnostic else ""),
+                method.cost,
+                ", ".join(method.needs) or "the output",
+                short_reference(method.references[0]) if method.references else "",
+            )
+            for method in group
+        ]
+        print_table(("method", "cost", "needs", "paper"), rows, title=family, widths=_WIDTHS)
+    if any(method.class_agnostic for method in listed):
+        click.echo("* the same map for every class: it does not ask what is explained")
     click.echo(
-        "`cnnviz methods NAME` tells a method's parameters.  More come with packages that "
-        "register explainers."
+        f"{len(listed)} methods.  `cnnviz methods NAME` tells what one does, and its parameters."
     )
 
 
@@ -45,6 +66,8 @@ def _record(method: MethodInfo) -> dict[str, Any]:
         "family": method.family,
         "summary": method.summary,
         "needs": method.needs,
+        "cost": method.cost,
+        "class_agnostic": method.class_agnostic,
         "aliases": method.aliases,
         "references": method.references,
         "distribution": method.distribution,
@@ -68,6 +91,10 @@ def _describe(method: MethodInfo) -> None:
     click.secho(f"{method.name}: {method.summary}", bold=True)
     click.echo(f"  family    {method.family}")
     click.echo(f"  needs     {', '.join(method.needs) or 'nothing but the output'}")
+    if method.cost:
+        click.echo(f"  costs     {method.cost}")
+    if method.class_agnostic:
+        click.echo("  target    none: the same map for every class")
     if method.aliases:
         click.echo(f"  also      {', '.join(method.aliases)}")
     click.echo(f"  from      {method.distribution} {method.version}")

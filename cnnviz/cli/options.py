@@ -21,7 +21,10 @@ __all__ = [
     "box_options",
     "method_parameters",
     "model_options",
+    "named_methods",
     "open_network",
+    "presentation_of",
+    "presentation_options",
     "sample_options",
 ]
 
@@ -62,7 +65,7 @@ class MethodCommand(Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Look at the methods first, then parse everything."""
-        ctx.meta[_METHODS] = _named_methods(args)
+        ctx.meta[_METHODS] = _methods_among(args)
         return super().parse_args(ctx, args)
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
@@ -98,13 +101,31 @@ class MethodCommand(Command):
         formatter.write_text("Name methods before --help to see their options.")
 
 
-def _named_methods(args: Sequence[str]) -> tuple[str, ...]:
+def named_methods(texts: Sequence[str]) -> tuple[str, ...]:
+    """Take the names out of what was typed, where commas may separate them.
+
+    Parameters
+    ----------
+    texts : sequence of str
+        As typed: "grad-cam,cam".
+
+    Returns
+    -------
+    tuple of str
+        Each name once, "all" among them.
+    """
+    names = (name.strip() for text in texts for name in text.split(","))
+    return tuple(dict.fromkeys(filter(None, names)))
+
+
+def _methods_among(args: Sequence[str]) -> tuple[str, ...]:
     """Find the methods among arguments of which the rest is not understood yet."""
-    option = click.Option(["--method", "-m"], multiple=True)
+    option = click.Option(["--method", "--methods", "-m"], multiple=True)
     peek = click.Command("peek", params=[option], add_help_option=False)
     settings: dict[str, Any] = {"ignore_unknown_options": True, "allow_extra_args": True}
     ctx = peek.make_context("peek", list(args), resilient_parsing=True, **settings)
-    return tuple(dict.fromkeys(ctx.params["method"] or ()))
+    # All methods have hundreds of options; those of the named ones are enough.
+    return tuple(name for name in named_methods(ctx.params["method"] or ()) if name != "all")
 
 
 def _option(name: str, owners: Sequence[tuple[str, Parameter]], taken: set[str]) -> click.Option:
@@ -190,14 +211,21 @@ def sample_options(function: F) -> F:
             help="How many samples go through the network at once.",
         ),
         click.option(
-            "--layer", "-l", default="auto", show_default=True, help="The layer to look at."
+            "--layer",
+            "-l",
+            default="auto",
+            show_default=True,
+            help="The layer to look at: its name, a pattern (layer4.*, the last that matches), or "
+            "-1 for the last, as `cnnviz layers` numbers them.  Several, separated by commas, for "
+            "methods that look at several.",
         ),
         click.option(
             "--target",
             "-t",
             metavar="CLASS",
-            help="A class's number or name, or top-3 for the first three; the predicted class if "
-            "left out.",
+            help="A class's number or name; 'tabby - boxer' or 'tabby rather than boxer' for what "
+            "tells one from the other; 'p(tabby)' for its probability; top-3 for each of the first "
+            "three.  The predicted class if left out.",
         ),
     ):
         function = option(function)
@@ -216,6 +244,58 @@ def box_options(function: F) -> F:
     ):
         function = option(function)
     return function
+
+
+def presentation_options(function: F) -> F:
+    """Add the options that say how maps are shown."""
+    for option in (
+        click.option(
+            "--normalise",
+            type=click.Choice(["max", "percentile", "min-max", "none"]),
+            help="How heat is scaled: divided by its maximum; the same, clipped at the 99th "
+            "percentile; from its least value to its largest; or not at all.  [default: percentile "
+            "for attributions to single pixels, else max]",
+        ),
+        click.option(
+            "--upsample",
+            type=click.Choice(["bilinear", "bicubic", "nearest"]),
+            help="How a layer's grid is brought to the picture's size.",
+        ),
+        click.option(
+            "--reduce",
+            type=click.Choice(["max-abs", "sum", "mean", "sum-abs", "mean-abs", "l2"]),
+            help="How attributions to single values are reduced over the colours.",
+        ),
+        click.option(
+            "--sign",
+            type=click.Choice(["positive", "absolute", "signed"]),
+            help="Whether the positive part is shown, the magnitude, or both signs.  If left out, "
+            "all is as the method's authors show it.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def presentation_of(given: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """Take what `presentation_options` added out of a command's arguments.
+
+    Parameters
+    ----------
+    given : dict of str to value
+        The arguments; those of the presentation are removed.
+
+    Returns
+    -------
+    how : dict of str to str
+        For `Explanation.shown`; empty if nothing was asked for.
+    normalise : bool or str
+        For `Explanation.save`.
+    """
+    how = {name: given.pop(name) for name in ("sign", "reduce", "upsample")}
+    scale = given.pop("normalise")
+    normalise = True if scale is None else False if scale == "none" else scale
+    return {name: value for name, value in how.items() if value is not None}, normalise
 
 
 def open_network(

@@ -1,4 +1,4 @@
-"""What `cnnviz demo` does: ask where each digit is, by every method; compare with the truth."""
+"""What `cnnviz demo` does: ask where each digit is, by several methods; compare with the truth."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from cnnviz.comparing import Comparison, run_methods
 from cnnviz.demo import Mark, network, scenes
 from cnnviz.explanation import Explanation
 from cnnviz.images import Picture
-from cnnviz.listing import methods
 from cnnviz.network import Network
 from cnnviz.samples import samples_of
 from cnnviz_core.maps import iou
@@ -26,10 +25,17 @@ __all__ = ["Demo", "Localisation", "differences", "draw", "localise", "run"]
 THRESHOLD: Final = 0.15
 """The share of a map's maximum above which boxes are drawn (Selvaraju et al., 2017)."""
 
-_FAMILIES: Final = ("cam", "perturbation", "gradient")
+_METHODS: Final = (
+    "cam",
+    "grad-cam",
+    "occlusion",
+    "deconvnet",
+    "guided-backprop",
+    "guided-grad-cam",
+    "saliency",
+)
+"""The classics, each of a second or two."""
 _PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = {"occlusion": {"window": 16, "stride": 8}}
-_REMEMBER: Final = 64
-"""Enough for all windows of a scene, so that its digits share them."""
 _LARGE: Final = 0.5
 _CELL: Final = 192
 _FOOTER: Final = (
@@ -95,7 +101,7 @@ class Localisation(NamedTuple):
 
 
 def run(backend: str | None = None) -> Demo:
-    """Ask the trained network where each digit of each scene is, by every built-in method.
+    """Ask the trained network where each digit of each scene is, by the classic methods.
 
     Parameters
     ----------
@@ -115,18 +121,8 @@ def run(backend: str | None = None) -> Demo:
     pictures, truth = (tuple(part) for part in zip(*asked, strict=True))
     samples = samples_of(net, pictures)
     targets = [marks[0].label for marks in truth]
-    chosen = {name: _PARAMETERS.get(name, {}) for name in _built_in()}
-    return Demo(
-        net, pictures, truth, run_methods(net, samples, chosen, targets, remember=_REMEMBER)
-    )
-
-
-def _built_in() -> list[str]:
-    """List the methods that come with cnnviz, class activation maps first."""
-    listed = [method for method in methods() if method.distribution == "cnnviz"]
-    order = {family: i for i, family in enumerate(_FAMILIES)}
-    listed.sort(key=lambda method: order.get(method.family, len(order)))
-    return [method.name for method in listed]
+    chosen = {name: _PARAMETERS.get(name, {}) for name in _METHODS}
+    return Demo(net, pictures, truth, run_methods(net, samples, chosen, targets))
 
 
 def localise(explanation: Explanation, truth: Sequence[Sequence[Mark]]) -> Localisation:

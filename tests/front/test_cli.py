@@ -343,3 +343,74 @@ def test_progress_is_shown_on_a_terminal_and_nowhere_else(monkeypatch, capsys):
     captured = capsys.readouterr()
     assert "work" in captured.err
     assert captured.out == ""
+
+
+def test_methods_are_named_with_commas_or_one_by_one(run):
+    asked = ("compare", "a.png", *MODEL, "--json", "-o", "c.html")
+    for names in (("--methods", "cam,grad-cam"), ("-m", "cam", "--method", "grad-cam")):
+        done = run(*asked, *names)
+        assert list(json.loads(done.stdout)["methods"]) == ["cam", "grad-cam"]
+    done = run("explain", "a.png", *MODEL, "--json", "-m", "cam,saliency")
+    assert [r["method"] for r in json.loads(done.stdout)["results"]] == ["cam", "saliency"]
+
+
+def test_the_budget_leaves_out_what_is_slow_and_was_not_named(run):
+    asked = ("compare", "a.png", *MODEL, "--json", "-o", "c.html", "--budget")
+    document = json.loads(run(*asked, "5", "--methods", "all").stdout)
+    assert "raise the budget" in document["skipped"]["occlusion"]
+    document = json.loads(run(*asked, "5", "-m", "all,occlusion", "--window", "4").stdout)
+    assert "occlusion" in document["methods"]
+    assert run(*asked, "none", "-m", "cam").exit_code == 0
+    assert run(*asked, "few", "-m", "cam").exit_code == 1
+
+
+def test_the_presentation_is_an_option(run, tmp_path):
+    asked = ("explain", "a.png", *MODEL, "-m", "saliency", "-f", "npz")
+    plain, shown = tmp_path / "plain", tmp_path / "shown"
+    assert run(*asked, "--out", plain).exit_code == 0
+    how = ("--sign", "signed", "--reduce", "mean", "--upsample", "nearest")
+    assert run(*asked, "--out", shown, *how).exit_code == 0
+    one, other = (cnnviz.Explanation.load(f / "a-saliency.npz") for f in (plain, shown))
+    assert other == one.shown(sign="signed", reduce="mean", upsample="nearest")
+    for scale in ("max", "percentile", "min-max", "none"):
+        done = run("explain", "a.png", *MODEL, "--normalise", scale, "--out", scale)
+        assert done.exit_code == 0, done.output
+    minmax, top = (Image.open(tmp_path / s / "a-grad-cam.png") for s in ("none", "max"))
+    assert minmax.tobytes() != top.tobytes()
+    done = run("compare", "a.png", *MODEL, "-m", "cam", *how, "--normalise", "min-max")
+    assert done.exit_code == 0, done.output
+
+
+def test_layers_and_targets_in_words(run):
+    records = json.loads(run("layers", "cli_networks:plain", "--json").stdout)["layers"]
+    at = {record["name"]: record["from_the_end"] for record in records}
+    assert at[records[-1]["name"]] == -1
+    asked = ("explain", "a.png", *MODEL, "--json", "--layer")
+    for layer in (at["conv1"], "conv1*"):
+        (result,) = json.loads(run(*asked, layer).stdout)["results"]
+        assert result["layer"] == "conv1"
+    for text, said in (
+        ("cat - dog", "cat rather than dog"),
+        ("2 rather than 3", "cat rather than dog"),
+        ("p(cat)", "probability of cat"),
+    ):
+        (result,) = json.loads(run(*asked, "conv1", "--target", text).stdout)["results"]
+        assert result["target"] == said
+    assert "rather than" in run("explain", "--help").stdout
+
+
+def test_the_list_of_methods_is_grouped_and_narrow(run):
+    text = run("methods").stdout
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 120
+    heads = [line.strip() for line in lines]
+    assert heads.index("cam") < heads.index("gradient") < heads.index("perturbation")
+    assert any("eigen-cam *" in line for line in lines)
+    assert any("grad-cam " in line and "Selvaraju 2017" in line for line in lines)
+    records = {m["name"]: m for m in json.loads(run("methods", "--json").stdout)["methods"]}
+    assert records["eigen-cam"]["class_agnostic"]
+    assert records["grad-cam"]["cost"] == "1 forward, 1 backward"
+    for name in ("gradcam++", "GradCAMPlusPlus", "grad-cam-pp"):
+        told = run("methods", name).stdout
+        assert told.startswith("grad-cam++: ")
+        assert "costs     1 forward, 1 backward" in told

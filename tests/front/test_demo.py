@@ -82,7 +82,7 @@ def short(monkeypatch):
     """The demo on one scene, by two methods."""
     scenes = demo.scenes()[:1]
     monkeypatch.setattr(running, "scenes", lambda: scenes)
-    monkeypatch.setattr(running, "_built_in", lambda: ["cam", "saliency"])
+    monkeypatch.setattr(running, "_METHODS", ("cam", "saliency"))
     return scenes
 
 
