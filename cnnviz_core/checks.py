@@ -9,7 +9,7 @@ import numpy as np
 from cnnviz_core.errors import ArrayError
 from cnnviz_core.model import Array, InputInfo, Inputs
 
-__all__ = ["check_cotangent", "check_inputs", "check_replacement"]
+__all__ = ["check_cotangent", "check_direction", "check_inputs", "check_replacement"]
 
 
 def check_inputs(inputs: Mapping[str, InputInfo], x: Inputs) -> dict[str, Array]:
@@ -152,6 +152,29 @@ def check_replacement(replacement: Array, value: Array, node: str) -> Array:
         If the shapes differ or a value is not finite.
     """
     return _check_like(replacement, value, "the replacement of", node)
+
+
+def check_direction(direction: Array, value: Array, node: str) -> Array:
+    """Check that a direction fits the value that moves along it; see `CurvedModel.curvature`.
+
+    Parameters
+    ----------
+    direction, value : ndarray
+        Both (N, ...).
+    node : str
+        The node, for the message.
+
+    Returns
+    -------
+    ndarray
+        The direction, in the value's type, C-contiguous.
+
+    Raises
+    ------
+    ArrayError
+        If the shapes differ or a value is not finite.
+    """
+    return _check_like(direction, value, "the direction at", node)
 
 
 def _check_like(array: Array, value: Array, what: str, node: str) -> Array:

@@ -111,6 +111,9 @@ def auto_layer(layers: Mapping[str, LayerInfo]) -> LayerInfo:
     layer before them coarser or wider, or hand it on.  So are grids of a single position, and names
     for a value that such a layer made.
 
+    Of a transformer with a class token it is the last such layer before the last attention: behind
+    it the tokens on the grid have no influence on the answer any more.
+
     Parameters
     ----------
     layers : mapping of str to LayerInfo
@@ -131,9 +134,13 @@ def auto_layer(layers: Mapping[str, LayerInfo]) -> LayerInfo:
     localization", ICCV 2017: the last convolutional layer has "the best compromise between
     high-level semantics and detailed spatial information".
     """
-    for info in reversed(list(layers.values())):
-        if _shows(info, layers):
-            return info
+    shown = [info for info in layers.values() if _shows(info, layers)]
+    if shown and shown[-1].prefix:
+        # Where a class token collects the answer, what is behind the last attention says nothing.
+        before = _before_the_last_attention(layers)
+        shown = [info for info in shown if info.name in before] or shown
+    if shown:
+        return shown[-1]
     raise UnknownLayerError(
         "no layer of the network has a spatial grid"
         if len(layers) != 1
@@ -141,6 +148,16 @@ def auto_layer(layers: Mapping[str, LayerInfo]) -> LayerInfo:
         "a layer with an output of (h, w, channels) that is larger than one position",
         "use a method that needs no layer, such as saliency or occlusion",
     )
+
+
+def _before_the_last_attention(layers: Mapping[str, LayerInfo]) -> set[str]:
+    """Name the layers that end before the last attention begins; all where there is none."""
+    names = list(layers)
+    last = max((i for i, n in enumerate(names) if layers[n].kind == "attention"), default=None)
+    if last is None:
+        return set(names)
+    inside = f"{layers[names[last]].path}."
+    return {name for name in names[:last] if not layers[name].path.startswith(inside)}
 
 
 def _shows(info: LayerInfo, layers: Mapping[str, LayerInfo]) -> bool:
@@ -288,7 +305,7 @@ def on_grid(values: Array, info: LayerInfo) -> Array:
             "a layer with an output of (h, w, channels)",
             "choose a convolutional layer; cnnviz.layers(model) shows each layer's grid",
         )
-    if values.ndim == len(info.grid) + 2:
+    if values.ndim == len(info.grid) + 2 and not info.prefix:
         return values
     return values[:, info.prefix :].reshape(len(values), *info.grid, values.shape[-1])
 

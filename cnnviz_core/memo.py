@@ -15,6 +15,7 @@ from cnnviz_core.model import (
     OUTPUT,
     Array,
     Cotangent,
+    Curvature,
     InputInfo,
     Inputs,
     LayerInfo,
@@ -22,6 +23,7 @@ from cnnviz_core.model import (
     Pullback,
     Replacement,
     Trace,
+    curved,
 )
 from cnnviz_core.rules import STANDARD, BackwardRule
 
@@ -115,6 +117,18 @@ class MemoModel:
         self._known.move_to_end(asked)
         answer: Pullback = self._known[asked]
         return answer
+
+    def curvature(
+        self,
+        x: Inputs,
+        cotangent: Cotangent,
+        direction: Cotangent,
+        *,
+        of: str = LOGITS,
+        wrt: str = INPUT,
+    ) -> Curvature:
+        """Differentiate twice; see `CurvedModel.curvature`.  Not remembered: directions differ."""
+        return curved(self._model).curvature(x, cotangent, direction, of=of, wrt=wrt)
 
     def _first_pullback(
         self, x: Inputs, cotangent: Any, of: str, wrt: Sequence[str], rule: BackwardRule

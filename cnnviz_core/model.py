@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Final, Protocol, TypeAlias, cast, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from cnnviz_core.errors import MissingCapabilityError
 from cnnviz_core.rules import STANDARD, BackwardRule
 
 __all__ = [
@@ -23,6 +24,8 @@ __all__ = [
     "OUTPUT",
     "Array",
     "Cotangent",
+    "Curvature",
+    "CurvedModel",
     "InputInfo",
     "Inputs",
     "LayerInfo",
@@ -30,6 +33,7 @@ __all__ = [
     "Pullback",
     "Replacement",
     "Trace",
+    "curved",
     "input_node",
 ]
 
@@ -95,7 +99,7 @@ class LayerInfo:
         k-th call where the layer is called several times in a forward pass.
     kind : str
         What it does, in the same words for every framework: "conv", "linear", "relu",
-        "activation", "pool", "norm", "add", "concat", "reshape", "dropout", "attention",
+        "activation", "pool", "pad", "norm", "add", "concat", "reshape", "dropout", "attention",
         "container" or "other".
     type : str
         The class's name in the framework, such as "Conv2d".
@@ -179,6 +183,43 @@ class Pullback:
         object.__setattr__(self, "gradients", MappingProxyType(dict(self.gradients)))
 
 
+@dataclass(frozen=True)
+class Curvature:
+    """What the derivative of a vector-Jacobian product in a direction returns.
+
+    With ``f`` the way from the value ``a`` at ``wrt`` to the value at ``of``, the cotangent ``c``
+    and the direction ``v``:
+
+    Attributes
+    ----------
+    values : mapping of str to ndarray
+        The values at ``of``, at ``wrt`` unless it is an input, and at `LOGITS` and `OUTPUT`.
+    gradient : ndarray
+        ``J^T c``, the gradient of ``sum(c * f(a))`` with respect to `a`, of its shape.
+    tangent : ndarray
+        ``J v``, the derivative of ``f(a + t v)`` by ``t`` at 0, of the shape of the value at
+        ``of``.
+    bend : ndarray
+        ``(sum_k c_k H_k) v``, the derivative of `gradient` along `v` with the cotangent held fixed,
+        of the shape of `a`; 0 where ``f`` is piecewise linear.
+
+    Notes
+    -----
+    The Hessian-vector product of a score ``T(f(a))`` along ``v`` is `bend`, for the cotangent
+    ``T'(f(a))``, plus the gradient for the cotangent ``T''(f(a)) @ tangent``; the second part is
+    one more `Model.pullback`, and 0 where ``T`` is linear, as a class's logit is (Pearlmutter,
+    "Fast exact multiplication by the Hessian", Neural Computation 6, 1994).
+    """
+
+    values: Mapping[str, Array]
+    gradient: Array
+    tangent: Array
+    bend: Array
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", MappingProxyType(dict(self.values)))
+
+
 @runtime_checkable
 class Model(Protocol):
     """A network of some framework, as explainers see it.
@@ -186,14 +227,17 @@ class Model(Protocol):
     A model never changes the network that it stands for: after any call, also one that raised, the
     network's parameters, gradients, hooks and modes are what they were.
 
+    A model whose `capabilities` name "curvature" has one more operation, `CurvedModel.curvature`;
+    `curved` gives it to those who need it.
+
     Attributes
     ----------
     framework : str
         "torch", "tensorflow", "numpy", ...
     capabilities : frozenset of str
-        What this very network offers: "capture", "replace", "gradient", "parameters", and
-        ``"rule:<kind>"`` for every kind of operation whose backward step a rule may override
-        ("rule:relu").
+        What this very network offers: "capture", "replace", "gradient", "parameters",
+        "curvature", and ``"rule:<kind>"`` for every kind of operation whose backward step a rule
+        may override ("rule:relu").
     activation : str
         What turns `LOGITS` into probabilities: "softmax", "sigmoid" or "none".  The network's own
         head where it has one; "softmax" where it ends in raw scores.
@@ -313,7 +357,8 @@ class Model(Protocol):
         mapping of str to ndarray
             Copies.  A convolution has "weight" (...kernel, C_in / groups, C_out) and "bias"
             (C_out,) where it has one; a linear layer "weight" (C_in, C_out) and "bias"; a batch
-            normalisation "scale", "shift", "mean", "variance", each (C,).  Empty for a layer
+            normalisation "scale", "shift", "mean", "variance" and "epsilon", which is added to the
+            variance, each (C,) and those that it has.  Empty for a layer
             without arrays.
 
         Raises
@@ -322,6 +367,77 @@ class Model(Protocol):
             If there is no such layer.
         """
         ...
+
+
+class CurvedModel(Model, Protocol):
+    """A model with the optional operation "curvature"; see `curved`."""
+
+    def curvature(
+        self,
+        x: Inputs,
+        cotangent: Cotangent,
+        direction: Cotangent,
+        *,
+        of: str = LOGITS,
+        wrt: str = INPUT,
+    ) -> Curvature:
+        """Compute the derivative of a vector-Jacobian product in a direction.
+
+        Parameters
+        ----------
+        x : ndarray (N, ...), or mapping of str to ndarray
+            The input, in the network's own value range.
+        cotangent : ndarray or callable
+            What multiplies the value at `of`: an array of its shape, or a function of that value.
+            It is held fixed along the direction.
+        direction : ndarray or callable
+            Which way the value at `wrt` moves: an array of its shape, or a function of that value.
+        of : str
+            The node that is differentiated.
+        wrt : str
+            The node with respect to which it is differentiated.
+
+        Returns
+        -------
+        Curvature
+
+        Raises
+        ------
+        ArrayError
+            If `x`, the cotangent or the direction does not fit.
+        UnknownLayerError
+            If a node is not in `layers`, or `of` does not depend on `wrt`.
+        UnsupportedModelError
+            If an operation on the way has no second derivative in the framework.
+        """
+        ...
+
+
+def curved(model: Model) -> CurvedModel:
+    """Give a model as one with the operation "curvature".
+
+    Parameters
+    ----------
+    model : Model
+        Any.
+
+    Returns
+    -------
+    CurvedModel
+        The model itself.
+
+    Raises
+    ------
+    MissingCapabilityError
+        If it does not offer the operation.
+    """
+    if "curvature" in model.capabilities and callable(getattr(model, "curvature", None)):
+        return cast(CurvedModel, model)
+    raise MissingCapabilityError(
+        f"second derivatives need 'curvature', which this {model.framework} model does not offer",
+        f"a need among {', '.join(map(repr, sorted(model.capabilities)))}",
+        "wrap the network that it was exported from, or use a method of first derivatives",
+    )
 
 
 def as_float(values: Array) -> Array:

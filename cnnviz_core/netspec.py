@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -32,16 +32,20 @@ KINDS: Final[Mapping[str, str]] = MappingProxyType(
         "avgpool": "pool",
         "gap": "pool",
         "batchnorm": "norm",
+        "layernorm": "norm",
         "add": "add",
         "concat": "concat",
         "flatten": "reshape",
+        "tokens": "reshape",
         "softmax": "activation",
         "sigmoid": "activation",
+        "silu": "activation",
     }
 )
 """The kinds of operation, each with its `LayerInfo.kind`."""
 
 _WITH_WEIGHT = ("conv", "linear")
+_SLIDING = ("conv", "maxpool", "avgpool")
 
 
 @dataclass(frozen=True)
@@ -60,11 +64,14 @@ class Op:
         The layer that it calls; several operations may call one layer.  The same as `name` if left
         empty.
     attrs : mapping of str to value
-        ``conv``: stride (2), padding ((top, bottom), (left, right)), dilation (2), groups.
-        ``maxpool``, ``avgpool``: window (2), stride (2), padding (max-pool only; padded positions
-        never win).  ``batchnorm``: epsilon.  ``leaky_relu``: slope.  Rectifiers: inplace (the
-        framework is to overwrite its input where it can), functional (no layer of its own; a plain
-        function call).
+        ``conv``: stride, padding, dilation, groups.  ``maxpool``, ``avgpool``: window, stride,
+        padding (max-pool only; padded positions never win).  ``batchnorm``, ``layernorm``: epsilon.
+        ``leaky_relu``: slope.  Rectifiers: inplace (the framework is to overwrite its input where
+        it can), functional (no layer of its own; a plain function call).
+
+        Stride, dilation and window have one entry for each axis of the grid, padding a pair (before
+        and after).  A network fills in those that are left out: no stride, padding or dilation; a
+        window of 2 along every axis, which moves by its own size.
     """
 
     name: str
@@ -86,40 +93,33 @@ class Op:
 
 
 def _attrs(op: Op) -> Mapping[str, Any]:
-    """Fill in the defaults, and make tuples of JSON's lists."""
+    """Fill in the defaults that do not depend on the grid, and make tuples of JSON's lists."""
 
     def frozen(value: Any) -> Any:
         return tuple(map(frozen, value)) if isinstance(value, (list, tuple)) else value
 
-    given = {**_defaults(op), **op.attrs}
+    given = {**_DEFAULTS.get(op.kind, {}), **op.attrs}
     return MappingProxyType({key: frozen(value) for key, value in given.items()})
 
 
-def _defaults(op: Op) -> dict[str, Any]:
-    """Fill in what an operation leaves unsaid."""
-    no_padding = ((0, 0), (0, 0))
-    match op.kind:
-        case "conv":
-            return {
-                "stride": (1, 1),
-                "padding": no_padding,
-                "dilation": (1, 1),
-                "groups": 1,
-            }
-        case "maxpool":
-            window = op.attrs.get("window", (2, 2))
-            return {"window": window, "stride": window, "padding": no_padding}
-        case "avgpool":
-            window = op.attrs.get("window", (2, 2))
-            return {"window": window, "stride": window}
-        case "batchnorm":
-            return {"epsilon": 1e-5}
-        case "relu" | "relu6":
-            return {"inplace": False, "functional": False}
-        case "leaky_relu":
-            return {"inplace": False, "functional": False, "slope": 0.01}
-        case _:
-            return {}
+_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "conv": {"groups": 1},
+    "batchnorm": {"epsilon": 1e-5},
+    "layernorm": {"epsilon": 1e-5},
+    "relu": {"inplace": False, "functional": False},
+    "relu6": {"inplace": False, "functional": False},
+    "leaky_relu": {"inplace": False, "functional": False, "slope": 0.01},
+}
+
+
+def _along_axes(op: Op, axes: int) -> dict[str, Any]:
+    """Give what a sliding operation leaves unsaid, for a grid of so many axes."""
+    ones, no_padding = (1,) * axes, ((0, 0),) * axes
+    if op.kind == "conv":
+        return {"stride": ones, "padding": no_padding, "dilation": ones}
+    window = op.attrs.get("window", (2,) * axes)
+    padding = {"padding": no_padding} if op.kind == "maxpool" else {}
+    return {"window": window, "stride": window, **padding}
 
 
 @dataclass(frozen=True)
@@ -129,13 +129,15 @@ class NetSpec:
     Attributes
     ----------
     inputs : mapping of str to tuple of int
-        Each input's shape without the batch axis, channels last.
+        Each input's shape without the batch axis, channels last: (L, C) of signals, (H, W, C) of
+        pictures, (D, H, W, C) of volumes, (C,) of vectors.
     ops : tuple of Op
         In an order in which they can be computed; the last one's result is the output.
     parameters : mapping of str to ndarray
-        ``"<layer>.weight"``: (kh, kw, C_in / groups, C_out) of a convolution, (C_in, C_out) of a
+        ``"<layer>.weight"``: (...kernel, C_in / groups, C_out) of a convolution, (C_in, C_out) of a
         linear layer; ``"<layer>.bias"``: (C_out,), may be absent; ``"<layer>.scale"``, ``.shift``,
-        ``.mean``, ``.variance``: (C,) of a batch normalisation.
+        ``.mean``, ``.variance``: (C,) of a batch normalisation; the first two of a layer
+        normalisation.
     name : str
         What to call it.
     meta : mapping of str to JSON value
@@ -154,9 +156,8 @@ class NetSpec:
             "inputs",
             MappingProxyType({k: tuple(v) for k, v in self.inputs.items()}),
         )
-        object.__setattr__(self, "ops", tuple(self.ops))
         object.__setattr__(self, "parameters", MappingProxyType(dict(self.parameters)))
-        known = set(self.inputs)
+        known, ops = dict(self.inputs), []
         for op in self.ops:
             missing = [name for name in op.inputs if name not in known]
             if missing or op.name in known:
@@ -172,7 +173,29 @@ class NetSpec:
                     f"an array {op.layer + '.weight'!r} among the parameters",
                     "add it",
                 )
-            known.add(op.name)
+            given = [known[name] for name in op.inputs]
+            ops.append(self._completed(op, given[0]))
+            known[op.name] = self._shape(ops[-1], given)
+        object.__setattr__(self, "ops", tuple(ops))
+
+    def _completed(self, op: Op, shape: tuple[int, ...]) -> Op:
+        """Fill in what depends on the grid of an operation's input, and check what was given."""
+        if op.kind not in _SLIDING:
+            return op
+        axes = len(shape) - 1
+        attrs = {**_along_axes(op, axes), **op.attrs}
+        lengths = {key: len(value) for key, value in attrs.items() if isinstance(value, tuple)}
+        if op.kind == "conv":
+            lengths["the weight's kernel"] = self.parameters[f"{op.layer}.weight"].ndim - 2
+        wrong = next((key for key, n in lengths.items() if n != axes), None)
+        if wrong is not None:
+            raise ParameterError(
+                f"{wrong} of operation {op.name!r} of {self.name!r} is for {lengths[wrong]} axes, "
+                f"and its input has the shape {shape}",
+                f"{axes} axes, the channels not counted",
+                "give one entry for each axis of the grid",
+            )
+        return replace(op, attrs=attrs)
 
     @property
     def output(self) -> str:
@@ -227,6 +250,22 @@ class NetSpec:
             shapes[op.name] = self._shape(op, [shapes[name] for name in op.inputs])
         return shapes
 
+    def grids(self) -> dict[str, tuple[int, ...] | None]:
+        """Work out every result's spatial positions, those that tokens stand for among them.
+
+        Returns
+        -------
+        dict of str to (tuple of int or None)
+            For every input and every operation; None where it has no grid.
+        """
+        shapes = self.shapes()
+        grids = {name: shapes[name][:-1] or None for name in self.inputs}
+        for op in self.ops:
+            grid = shapes[op.name][:-1] or None
+            kept = grid is not None and op.kind not in _SLIDING
+            grids[op.name] = grids[op.inputs[0]] if kept else grid
+        return grids
+
     def _shape(self, op: Op, given: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
         """Work out one operation's shape from its inputs' shapes."""
         first = given[0]
@@ -234,13 +273,13 @@ class NetSpec:
             case "conv" | "maxpool" | "avgpool":
                 conv = op.kind == "conv"
                 weight = self.parameters[f"{op.layer}.weight"] if conv else None
-                window = weight.shape[:2] if weight is not None else op.attrs["window"]
-                dilation = op.attrs.get("dilation", (1, 1))
-                padding = op.attrs.get("padding", ((0, 0), (0, 0)))
+                window = weight.shape[:-2] if weight is not None else op.attrs["window"]
+                dilation = op.attrs.get("dilation", (1,) * len(window))
+                padding = op.attrs.get("padding", ((0, 0),) * len(window))
                 grid = tuple(
                     (n + sum(p) - d * (k - 1) - 1) // s + 1
                     for n, p, d, k, s in zip(
-                        first[:2],
+                        first[:-1],
                         padding,
                         dilation,
                         window,
@@ -255,6 +294,8 @@ class NetSpec:
                 return first[-1:]
             case "flatten":
                 return (math.prod(first),)
+            case "tokens":
+                return (math.prod(first[:-1]), first[-1])
             case "concat":
                 return (*first[:-1], sum(shape[-1] for shape in given))
             case _:

@@ -87,6 +87,10 @@ class BackendSpec:
         The extra of the distribution that installs the framework.
     build : str or None
         Import string of ``build(netspec) -> native``.
+    path_of : str or None
+        Import string of ``path_of(native, layer) -> str or None``: where in a network a layer given
+        as an object is, as `cnnviz_core.model.LayerInfo.path` has it; None where it is no layer of
+        this network.
     api : int
         The contract's version that it was written for.
     """
@@ -100,6 +104,7 @@ class BackendSpec:
     suffixes: Mapping[str, str] = field(default_factory=dict)
     extra: str = ""
     build: str | None = None
+    path_of: str | None = None
     api: int = API
 
     def __post_init__(self) -> None:

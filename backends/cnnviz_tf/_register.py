@@ -28,5 +28,6 @@ def cnnviz_backends() -> Iterable[BackendSpec]:
             },
             extra="tf",
             build="cnnviz_tf.build:build",
+            path_of="cnnviz_tf.paths:path_of",
         )
     ]

@@ -20,7 +20,7 @@ class MaxPoolPadding(keras.layers.Layer):
     Parameters
     ----------
     padding : tuple of tuple of int
-        ((top, bottom), (left, right)).
+        (before, after) for each axis of the grid, such as ((top, bottom), (left, right)).
     """
 
     def __init__(self, padding: Any, **kwargs: Any) -> None:
@@ -28,7 +28,7 @@ class MaxPoolPadding(keras.layers.Layer):
         self.padding = tuple(tuple(side) for side in padding)
 
     def call(self, x: Any) -> Any:
-        """Pad (N, H, W, C)."""
+        """Pad (N, ...grid, C)."""
         lowest = float(np.finfo(self.compute_dtype).min)
         return keras.ops.pad(x, ((0, 0), *self.padding, (0, 0)), constant_values=lowest)
 
@@ -77,12 +77,11 @@ def _apply(
     if any(map(any, padding)):
         name = f"{op.layer}_pad"
         if name not in layers:
-            pad = MaxPoolPadding if op.kind == "maxpool" else keras.layers.ZeroPadding2D
-            layers[name] = pad(padding=padding, name=name, dtype=dtype)
+            layers[name] = _pad(op, {"name": name, "dtype": dtype})
         given = [layers[name](given[0])]
     if op.layer not in layers:
         layers[op.layer] = _layer(
-            op, arrays, given[0].shape[-1], {"name": op.layer, "dtype": dtype}
+            op, arrays, tuple(given[0].shape)[1:], {"name": op.layer, "dtype": dtype}
         )
     return layers[op.layer](given if op.kind in ("add", "concat") else given[0])
 
@@ -98,12 +97,26 @@ def _rectify(op: Op, x: Any) -> Any:
             return keras.ops.relu(x)
 
 
-def _layer(op: Op, arrays: dict[str, Array], channels: int, common: dict[str, str]) -> Any:
-    """Make the layer of an operation."""
-    layers = keras.layers
+def _of_rank(name: str, axes: int) -> Any:
+    """Give the Keras layer of a name for grids of so many axes."""
+    return getattr(keras.layers, f"{name}{axes}D")
+
+
+def _pad(op: Op, common: dict[str, str]) -> Any:
+    """Make the layer that pads for an operation."""
+    padding = op.attrs["padding"]
+    if op.kind == "maxpool":
+        return MaxPoolPadding(padding=padding, **common)
+    axes = len(padding)
+    return _of_rank("ZeroPadding", axes)(padding[0] if axes == 1 else padding, **common)
+
+
+def _layer(op: Op, arrays: dict[str, Array], shape: tuple[int, ...], common: dict[str, str]) -> Any:
+    """Make the layer of an operation; `shape` is that of its first input, without the batch."""
+    layers, axes = keras.layers, len(shape) - 1
     match op.kind:
         case "conv":
-            return _convolution(op, arrays, channels, common)
+            return _convolution(op, arrays, shape[-1], common)
         case "linear":
             units = arrays["weight"].shape[-1]
             return layers.Dense(units, use_bias="bias" in arrays, **common)
@@ -114,19 +127,24 @@ def _layer(op: Op, arrays: dict[str, Array], channels: int, common: dict[str, st
         case "leaky_relu":
             return layers.LeakyReLU(negative_slope=op.attrs["slope"], **common)
         case "maxpool":
-            return layers.MaxPooling2D(op.attrs["window"], op.attrs["stride"], **common)
+            return _of_rank("MaxPooling", axes)(op.attrs["window"], op.attrs["stride"], **common)
         case "avgpool":
-            return layers.AveragePooling2D(op.attrs["window"], op.attrs["stride"], **common)
+            pool = _of_rank("AveragePooling", axes)
+            return pool(op.attrs["window"], op.attrs["stride"], **common)
         case "gap":
-            return layers.GlobalAveragePooling2D(**common)
+            return _of_rank("GlobalAveragePooling", axes)(**common)
         case "batchnorm":
             return layers.BatchNormalization(epsilon=op.attrs["epsilon"], **common)
+        case "layernorm":
+            return layers.LayerNormalization(epsilon=op.attrs["epsilon"], **common)
         case "add":
             return layers.Add(**common)
         case "concat":
             return layers.Concatenate(**common)
         case "flatten":
             return layers.Flatten(**common)
+        case "tokens":
+            return layers.Reshape((-1, shape[-1]), **common)
         case _:
             return layers.Activation(op.kind, **common)
 
@@ -134,21 +152,25 @@ def _layer(op: Op, arrays: dict[str, Array], channels: int, common: dict[str, st
 def _convolution(op: Op, arrays: dict[str, Array], channels: int, common: dict[str, str]) -> Any:
     """Make a convolution; a depthwise one where every channel is a group of its own."""
     *window, _, filters = arrays["weight"].shape
+    axes = len(window)
     options = {
         "strides": op.attrs["stride"],
         "dilation_rate": op.attrs["dilation"],
         "use_bias": "bias" in arrays,
         **common,
     }
-    if op.attrs["groups"] == channels > 1:
-        return keras.layers.DepthwiseConv2D(window, depth_multiplier=filters // channels, **options)
-    return keras.layers.Conv2D(filters, window, groups=op.attrs["groups"], **options)
+    if op.attrs["groups"] == channels > 1 and axes < 3:  # Keras has no such layer for volumes
+        depthwise = _of_rank("DepthwiseConv", axes)
+        return depthwise(window, depth_multiplier=filters // channels, **options)
+    return _of_rank("Conv", axes)(filters, window, groups=op.attrs["groups"], **options)
 
 
 def _weights(layer: Any, arrays: dict[str, Array]) -> list[Array]:
     """Put a layer's arrays in Keras' order and layout."""
     if isinstance(layer, keras.layers.BatchNormalization):
         return [arrays[key] for key in ("scale", "shift", "mean", "variance")]
+    if isinstance(layer, keras.layers.LayerNormalization):
+        return [arrays[key] for key in ("scale", "shift")]
     return [
         array.reshape(weight.shape)
         for array, weight in zip(

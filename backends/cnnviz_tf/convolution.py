@@ -84,7 +84,12 @@ def _spread(values: tf.Tensor, axis: int, stride: int) -> tf.Tensor:
     shape = tf.tensor_scatter_nd_update(
         tf.shape(values), [[axis]], [tf.shape(values)[axis] * stride]
     )
-    return tf.reshape(tf.pad(tf.expand_dims(values, axis + 1), paddings), shape)
+    spread = tf.reshape(tf.pad(tf.expand_dims(values, axis + 1), paddings), shape)
+    # The second derivative has to know how many channels there are.
+    sizes = values.shape.as_list()
+    sizes[axis] = None if sizes[axis] is None else sizes[axis] * stride
+    spread.set_shape(sizes)
+    return spread
 
 
 def _placed(values: tf.Tensor, axis: int, before: Any, length: tf.Tensor) -> tf.Tensor:

@@ -1,4 +1,4 @@
-"""Running parts of a traced graph: values, and vector-Jacobian products with a rule."""
+"""Running parts of a traced graph: values, and their derivatives, the first with a rule."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from typing import Any, Final
 import numpy as np
 import tensorflow as tf
 
-from cnnviz_core.checks import check_cotangent
-from cnnviz_core.errors import ArrayError, UnknownLayerError
+from cnnviz_core.checks import check_cotangent, check_direction
+from cnnviz_core.errors import ArrayError, UnknownLayerError, UnsupportedModelError
 from cnnviz_core.model import INPUT, LOGITS, OUTPUT, Array, Cotangent, as_float, input_node
 from cnnviz_core.rules import BackwardRule
 from cnnviz_tf.execution import as_traced
 from cnnviz_tf.logits import scores_before
 from cnnviz_tf.rules import check_applicable, check_applied, differentiable_ops, in_force, relu_step
+from cnnviz_tf.second import check_differentiable_twice, twice, without_second_derivative
 from cnnviz_tf.trace import Traced
 
 __all__ = ["Graph"]
@@ -57,7 +58,7 @@ class Graph:
         }
         self._lock = threading.Lock()
         self._pruned: dict[Hashable, Any] = {}
-        self._seeds: dict[str, tuple[tf.Tensor, tf.Tensor]] = {}
+        self._seeds: dict[Hashable, tuple[tf.Tensor, tf.Tensor]] = {}
 
     def __contains__(self, node: str) -> bool:
         return node in self._tensors
@@ -205,7 +206,7 @@ class Graph:
             return self._prune(feeds, [*(self._tensors[node] for node in nodes), *gradients])
 
         function = self._once(key, build)
-        with _Request(cotangent, of) as ticket:
+        with _Request(cotangent, of, check_cotangent) as ticket:
             results = _run(function, [*map(tf.constant, inputs.values()), ticket])
         return (
             dict(zip(nodes, results, strict=False)),
@@ -222,22 +223,101 @@ class Graph:
         if step is not None and ops:
             check_applicable(rule, ops, between)
         with self._function.graph.as_default():
-            if of not in self._seeds:
-                self._seeds[of] = _seed(top)
-            ticket, seed = self._seeds[of]
+            ticket, seed = self._asked("cotangent", of)
             with in_force(step) as applied:
                 gradients = tf.gradients(top, ends, grad_ys=seed)
             gradients = [g if g is None else tf.convert_to_tensor(g) for g in gradients]
         for node, gradient in zip(wrt, gradients, strict=True):
             if gradient is None:
-                raise UnknownLayerError(
-                    f"{of!r} does not depend on {node!r}, or not in a way that has a gradient",
-                    "a node on the way from the input to the one that is differentiated",
-                    "choose another layer",
-                )
+                raise _unrelated(of, node)
         if step is not None:
             check_applied(rule, applied, ops, between)
         return ticket, gradients
+
+    def curvature(
+        self,
+        inputs: Mapping[str, Array],
+        cotangent: Cotangent,
+        direction: Cotangent,
+        of: str,
+        wrt: str,
+    ) -> tuple[dict[str, Array], Array, Array, Array]:
+        """Compute the derivative of a vector-Jacobian product in a direction, in one run.
+
+        Parameters
+        ----------
+        inputs : mapping of str to ndarray
+            Every input, checked.
+        cotangent : ndarray or callable
+            What multiplies the value at `of`.
+        direction : ndarray or callable
+            Which way the value at `wrt` moves.
+        of : str
+            The node that is differentiated.
+        wrt : str
+            The node with respect to which it is differentiated.
+
+        Returns
+        -------
+        values : dict of str to ndarray
+            At `of`, `LOGITS`, `OUTPUT`, and `wrt` unless it is an input.
+        gradient, tangent, bend : ndarray
+            As in `cnnviz_core.model.Curvature`.
+        """
+        nodes = list(dict.fromkeys([of, LOGITS, OUTPUT, wrt]))
+        nodes = [node for node in nodes if not node.startswith(INPUT)]
+
+        def build() -> Any:
+            tickets, derivatives = self._differentiate_twice(of, wrt)
+            feeds = [*self._inputs.values(), *tickets]
+            return self._prune(feeds, [*(self._tensors[node] for node in nodes), *derivatives])
+
+        function = self._once(("curvature", of, wrt), build)
+        with (
+            _Request(cotangent, of, check_cotangent) as one,
+            _Request(direction, wrt, check_direction) as two,
+        ):
+            results = _run(function, [*map(tf.constant, inputs.values()), one, two])
+        gradient, tangent, bend = results[len(nodes) :]
+        return dict(zip(nodes, results, strict=False)), gradient, tangent, bend
+
+    def _differentiate_twice(
+        self, of: str, wrt: str
+    ) -> tuple[tuple[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
+        """Add a backward pass and one through it: the tickets' placeholders and the derivatives.
+
+        The gradient is linear in the cotangent, so the second pass gives the tangent there.
+        """
+        top, end = self._tensors[of], self._tensors[wrt]
+        check_differentiable_twice(differentiable_ops(top, [end]))
+        with twice(self._function.graph):
+            ticket, seed = self._asked("cotangent", of)
+            other, along = self._asked("direction", wrt)
+            (gradient,) = tf.gradients(top, end, grad_ys=seed)
+            if gradient is None:
+                raise _unrelated(of, wrt)
+            gradient = tf.convert_to_tensor(gradient)
+            try:
+                tangent, bend = tf.gradients(
+                    gradient,
+                    [seed, end],
+                    grad_ys=along,
+                    stop_gradients=[seed],
+                    unconnected_gradients=tf.UnconnectedGradients.ZERO,
+                )
+            except (LookupError, NotImplementedError, TypeError) as error:
+                raise without_second_derivative(error) from error
+            return (ticket, other), (
+                gradient,
+                tf.convert_to_tensor(tangent),
+                tf.convert_to_tensor(bend),
+            )
+
+    def _asked(self, what: str, node: str) -> tuple[tf.Tensor, tf.Tensor]:
+        """Give what asks for a cotangent or a direction, added to the graph when first needed."""
+        if (what, node) not in self._seeds:
+            self._seeds[what, node] = _seed(self._tensors[node])
+        return self._seeds[what, node]
 
     def _prune(self, feeds: Sequence[tf.Tensor], fetches: Sequence[tf.Tensor]) -> Any:
         """Cut a function out of the graph; it takes as many arguments as there are feeds."""
@@ -252,6 +332,15 @@ class Graph:
             return self._pruned[key]
 
 
+def _unrelated(of: str, wrt: str) -> UnknownLayerError:
+    """Say that a node does not depend on another."""
+    return UnknownLayerError(
+        f"{of!r} does not depend on {wrt!r}, or not in a way that has a gradient",
+        "a node on the way from the input to the one that is differentiated",
+        "choose another layer",
+    )
+
+
 def _run(function: Any, fed: Sequence[tf.Tensor]) -> list[Array]:
     """Run a pruned function."""
     try:
@@ -260,6 +349,13 @@ def _run(function: Any, fed: Sequence[tf.Tensor]) -> list[Array]:
     except tf.errors.InvalidArgumentError as error:
         shapes = ", ".join(str(tuple(t.shape)) for t in fed if t.shape.rank)
         lines = [line for line in error.message.splitlines() if not line.startswith("\t")]
+        absent = next((line for line in lines if "No OpKernel" in line), None)
+        if absent is not None:
+            raise UnsupportedModelError(
+                f"TensorFlow has no code for one of the network's operations here: {absent}",
+                "operations that TensorFlow can compute on this device in this type",
+                "use the network in float32, or on a GPU",
+            ) from error
         raise ArrayError(
             f"the network cannot compute with arrays of the shape {shapes}: {' '.join(lines[-1:])}",
             "an input that every layer can take",
@@ -268,22 +364,25 @@ def _run(function: Any, fed: Sequence[tf.Tensor]) -> list[Array]:
     return [as_float(result.numpy()) for result in results]
 
 
-# ---------------------------------------------------------------- the cotangent, inside the run
+# ---------------------------------------------- the cotangent and the direction, inside the run
 
 _REQUESTS: Final[dict[int, _Request]] = {}
 _TICKETS: Final = itertools.count()
 
 
 class _Request:
-    """One run's cotangent, which the graph asks for when it knows the value.
+    """One run's cotangent or direction, which the graph asks for when it knows the value.
 
-    So a cotangent that depends on the value costs no second forward pass.  What the caller's
+    So one that depends on the value costs no second forward pass.  What the caller's
     function raises is kept while the run ends, and raised when the context is left.
     """
 
-    def __init__(self, cotangent: Cotangent, of: str) -> None:
-        self._cotangent = cotangent
-        self._of = of
+    def __init__(
+        self, asked: Cotangent, node: str, check: Callable[[Array, Array, str], Array]
+    ) -> None:
+        self._asked = asked
+        self._node = node
+        self._check = check
         self._context = contextvars.copy_context()
         self._error: BaseException | None = None
         self._ticket = next(_TICKETS)
@@ -298,24 +397,24 @@ class _Request:
             raise self._error
 
     def answer(self, value: Array) -> Array:
-        """Give the cotangent for a value."""
+        """Give the array for a value."""
         try:
-            given = self._cotangent
+            given = self._asked
             if callable(given):
                 given = self._context.run(given, value.copy())
-            return check_cotangent(given, value, self._of)
+            return self._check(given, value, self._node)
         except BaseException as error:
             self._error = error
             return np.zeros_like(value)
 
 
 def _answer(ticket: Array, value: Array) -> Array:
-    """Answer a graph that asks for its run's cotangent."""
+    """Answer a graph that asks for its run's cotangent or direction."""
     return _REQUESTS[int(ticket)].answer(value)
 
 
 def _seed(top: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Add to the graph what asks for the cotangent: the ticket's placeholder and the cotangent."""
+    """Add to the graph what asks for an array like a value: the ticket's placeholder, the array."""
     ticket = tf.compat.v1.placeholder(tf.int64, [])
     boundary = tf.float64 if top.dtype == tf.float64 else tf.float32
     asked = tf.numpy_function(_answer, [ticket, tf.cast(top, boundary)], boundary)

@@ -47,6 +47,7 @@ _KINDS: Final = {
         "RMSNormalization",
         "UnitNormalization",
     ),
+    "pad": ("MaxPoolPadding", "ZeroPadding1D", "ZeroPadding2D", "ZeroPadding3D"),
     "add": ("Add",),
     "concat": ("Concatenate",),
     "reshape": ("Flatten", "Permute", "RepeatVector", "Reshape"),
@@ -72,7 +73,8 @@ _OPERATIONS: Final = {
     "add": ("Add", "AddN", "AddV2"),
     "concat": ("ConcatV2",),
     "reshape": ("ExpandDims", "Reshape", "Squeeze", "Transpose"),
-    "other": ("BiasAdd", "Mul", "Pad", "PadV2", "RealDiv", "ResizeBilinear", "Sub"),
+    "pad": ("MirrorPad", "Pad", "PadV2"),
+    "other": ("BiasAdd", "Mul", "RealDiv", "ResizeBilinear", "Sub"),
 }
 _KIND_OF_OPERATION: Final = {name: kind for kind, names in _OPERATIONS.items() for name in names}
 _MAX_PREFIX: Final = 8
@@ -92,7 +94,7 @@ def kind_of_layer(layer: Any) -> str:
         One of the words of `LayerInfo.kind`.
     """
     for cls in type(layer).__mro__:
-        if cls.__module__.partition(".")[0] not in ("keras", "tf_keras"):
+        if cls.__module__.partition(".")[0] not in ("keras", "tf_keras", "cnnviz_tf"):
             continue
         if cls.__name__ in _KIND_OF_CLASS:
             return _KIND_OF_CLASS[cls.__name__]
@@ -170,7 +172,7 @@ def describe(
         if len(shape) in spatial:
             grid = shape[:-1]
             patches = grid if node.kind == "conv" else patches
-        elif len(shape) == 2 and 3 in spatial and patches is not None:
+        elif len(shape) == 2 and spatial and patches is not None:
             extra = shape[0] - math.prod(patches)
             if 0 <= extra <= _MAX_PREFIX:
                 grid, prefix = patches, extra

@@ -23,6 +23,7 @@ from cnnviz_core.model import (
     OUTPUT,
     Array,
     Cotangent,
+    Curvature,
     InputInfo,
     Inputs,
     LayerInfo,
@@ -128,9 +129,8 @@ class TensorFlowModel:
     @property
     def capabilities(self) -> frozenset[str]:
         """What this very network offers."""
-        if self._entry.root is not None:
-            return frozenset({"capture", "replace", "gradient", "parameters", "rule:relu"})
-        return frozenset({"capture", "replace", "gradient", "rule:relu"})
+        offered = {"capture", "replace", "gradient", "curvature", "rule:relu"}
+        return frozenset(offered if self._entry.root is None else {*offered, "parameters"})
 
     @property
     def inputs(self) -> Mapping[str, InputInfo]:
@@ -193,6 +193,21 @@ class TensorFlowModel:
         self._check_nodes(graph, [of, *wrt])
         ends = list(dict.fromkeys(wrt))
         return Pullback(*graph.pullback(inputs, cotangent, of, ends, rule))
+
+    def curvature(
+        self,
+        x: Inputs,
+        cotangent: Cotangent,
+        direction: Cotangent,
+        *,
+        of: str = LOGITS,
+        wrt: str = INPUT,
+    ) -> Curvature:
+        """Differentiate twice; see `cnnviz_core.model.CurvedModel.curvature`."""
+        inputs = self._checked(x)
+        graph = self._graph(inputs)
+        self._check_nodes(graph, [of, wrt])
+        return Curvature(*graph.curvature(inputs, cotangent, direction, of, wrt))
 
     def parameters(self, layer: str) -> Mapping[str, Array]:
         """Return a layer's arrays; see `Model.parameters`."""

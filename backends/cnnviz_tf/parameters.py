@@ -32,8 +32,8 @@ def arrays_of(layer: Any) -> Mapping[str, Array]:
     -------
     dict of str to ndarray
         Copies.  A convolution has "weight" (\*kernel, C_in / groups, C_out) and "bias"; a linear
-        layer "weight" (C_in, C_out) and "bias"; a normalisation "scale", "shift", "mean" and
-        "variance" (C,).  Others keep Keras' names.
+        layer "weight" (C_in, C_out) and "bias"; a normalisation "scale", "shift", "mean",
+        "variance" and "epsilon" (C,).  Others keep Keras' names.
     """
     inner = {
         id(weight)
@@ -55,6 +55,9 @@ def arrays_of(layer: Any) -> Mapping[str, Array]:
                 "gamma": np.ones_like(arrays["moving_mean"]),
                 "beta": np.zeros_like(arrays["moving_mean"]),
             }
+            told = getattr(layer, "epsilon", None)
+            if told is not None:
+                filled["epsilon"] = np.full_like(arrays["moving_variance"], told)
             return _renamed({**filled, **arrays}, _NORM)
         case "norm":
             return _renamed(arrays, _NORM)

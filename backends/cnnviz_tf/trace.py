@@ -18,13 +18,14 @@ from cnnviz_tf.inline import InliningError, calls_functions, flatten
 from cnnviz_tf.layers import kind_of_layer, operation_nodes
 from cnnviz_tf.nodes import Node, first_floating
 from cnnviz_tf.rules import OVERRIDES
+from cnnviz_tf.second import MOMENTS
 
 __all__ = ["OutputSelector", "Traced", "trace"]
 
 OutputSelector: TypeAlias = str | int | Callable[[Any], Any] | None
 """Which of several outputs is the main one."""
 
-_GRADIENTS: Final = {**OVERRIDES, **CONVOLUTIONS}
+_GRADIENTS: Final = {**OVERRIDES, **CONVOLUTIONS, **MOMENTS}
 _TRACING: Final = threading.RLock()
 """One trace at a time: tracing sets attributes of layers, and a switch of TensorFlow's."""
 

@@ -27,5 +27,6 @@ def cnnviz_backends() -> list[BackendSpec]:
             },
             extra="torch",
             build="cnnviz_torch.build:build",
+            path_of="cnnviz_torch.paths:path_of",
         )
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,60 +29,116 @@ class Add(nn.Module):
 class Concat(nn.Module):
     """Puts channels side by side."""
 
+    def __init__(self, axis: int) -> None:
+        super().__init__()
+        self.axis = axis
+
     def forward(self, *given: torch.Tensor) -> torch.Tensor:
         """Return all channels."""
-        return torch.cat(given, 1)
+        return torch.cat(given, self.axis)
 
 
 class Flatten(nn.Flatten):
-    """Flattens in the order (H, W, C), as channels-last frameworks do."""
+    """Flattens in the order (..., C), as channels-last frameworks do."""
+
+    def __init__(self, axis: int) -> None:
+        super().__init__()
+        self.axis = axis
 
     def forward(self, given: torch.Tensor) -> torch.Tensor:
         """Return one row for each sample."""
-        return given.movedim(1, -1).flatten(1)
+        return super().forward(given.movedim(self.axis, -1))
 
 
-class GlobalAveragePool2d(nn.Module):
-    """Averages over the spatial positions."""
+class Tokens(nn.Flatten):
+    """Makes a token of each position: (N, C, ...grid) becomes (N, positions, C)."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+
+    def forward(self, given: torch.Tensor) -> torch.Tensor:
+        """Return one row of channels for each position."""
+        return super().forward(given).transpose(1, 2)
+
+
+class GlobalAveragePool(nn.Module):
+    """Averages over the positions."""
+
+    def __init__(self, axis: int) -> None:
+        super().__init__()
+        self.axis = axis
 
     def forward(self, given: torch.Tensor) -> torch.Tensor:
         """Return one value for each channel."""
-        return given.mean((2, 3))
+        channels = self.axis % given.ndim
+        return given.mean([axis for axis in range(1, given.ndim) if axis != channels])
 
 
-class PaddedConv2d(nn.Conv2d):
+class _Padded:
     """A convolution that may pad each side differently."""
 
-    def __init__(self, *args: Any, sides: tuple[int, int, int, int], **kwargs: Any) -> None:
-        left, right, top, bottom = sides
-        even = left == right and top == bottom
-        super().__init__(*args, padding=(top, left) if even else 0, **kwargs)
-        self.sides = (0, 0, 0, 0) if even else sides
+    def __init__(self, *args: Any, padding: Sequence[tuple[int, int]], **kwargs: Any) -> None:
+        even = all(before == after for before, after in padding)
+        within = tuple(before for before, _ in padding) if even else 0
+        super().__init__(*args, padding=within, **kwargs)
+        self.sides = () if even else _sides(padding)
 
     def forward(self, given: torch.Tensor) -> torch.Tensor:
-        """Return the convolution of the padded picture."""
-        return super().forward(F.pad(given, self.sides) if any(self.sides) else given)
+        """Return the convolution of the padded values."""
+        return super().forward(F.pad(given, self.sides) if self.sides else given)
 
 
-class PaddedMaxPool2d(nn.MaxPool2d):
+class PaddedConv1d(_Padded, nn.Conv1d):
+    """A convolution of signals that may pad each end differently."""
+
+
+class PaddedConv2d(_Padded, nn.Conv2d):
+    """A convolution of pictures that may pad each side differently."""
+
+
+class PaddedConv3d(_Padded, nn.Conv3d):
+    """A convolution of volumes that may pad each side differently."""
+
+
+class _PaddedPool:
     """A max-pool that may pad each side differently; padded positions never win."""
 
-    def __init__(self, *args: Any, sides: tuple[int, int, int, int], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, padding: Sequence[tuple[int, int]], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.sides = sides
+        self.sides = _sides(padding) if any(map(any, padding)) else ()
 
     def forward(self, given: torch.Tensor) -> torch.Tensor:
-        """Return the greatest values of the padded picture."""
-        padded = F.pad(given, self.sides, value=-torch.inf) if any(self.sides) else given
+        """Return the greatest values of the padded windows."""
+        padded = F.pad(given, self.sides, value=-torch.inf) if self.sides else given
         return super().forward(padded)
 
 
-class PositionwiseLinear(nn.Linear):
-    """A linear layer on the channels of each position."""
+class PaddedMaxPool1d(_PaddedPool, nn.MaxPool1d):
+    """A max-pool of signals that may pad each end differently."""
+
+
+class PaddedMaxPool2d(_PaddedPool, nn.MaxPool2d):
+    """A max-pool of pictures that may pad each side differently."""
+
+
+class PaddedMaxPool3d(_PaddedPool, nn.MaxPool3d):
+    """A max-pool of volumes that may pad each side differently."""
+
+
+class _Positionwise:
+    """A layer on the channels of each position, where they are on the second axis."""
 
     def forward(self, given: torch.Tensor) -> torch.Tensor:
         """Return the new channels, on the second axis."""
         return super().forward(given.movedim(1, -1)).movedim(-1, 1)
+
+
+class PositionwiseLinear(_Positionwise, nn.Linear):
+    """A linear layer on the channels of each position."""
+
+
+class PositionwiseLayerNorm(_Positionwise, nn.LayerNorm):
+    """A layer normalisation of the channels of each position."""
 
 
 class SpecNetwork(nn.Module):
@@ -104,7 +160,7 @@ class SpecNetwork(nn.Module):
         self.input_shapes = dict(net.inputs)
         self._ops = net.ops
         self._inplace = _overwriting(net)
-        shapes = net.shapes()
+        shapes, tokens = net.shapes(), _tokens(net)
         layers = {op.layer: op for op in net.ops if not op.attrs.get("functional")}
         for layer, op in layers.items():
             arrays = net.of_layer(layer)
@@ -114,7 +170,8 @@ class SpecNetwork(nn.Module):
                 if part not in parent._modules:
                     parent.add_module(part, nn.Module())
                 parent = parent.get_submodule(part)
-            module = _module(op, shapes[op.inputs[0]], arrays, layer in self._inplace)
+            axis = -1 if op.inputs[0] in tokens else 1
+            module = _module(op, shapes[op.inputs[0]], axis, arrays, layer in self._inplace)
             parent.add_module(name, module)
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
@@ -122,7 +179,7 @@ class SpecNetwork(nn.Module):
 
         Parameters
         ----------
-        *inputs : Tensor (N, C, H, W)
+        *inputs : Tensor (N, C, ...grid)
             One for each of `input_shapes`, in this order.
 
         Returns
@@ -197,15 +254,42 @@ def _rectify(op: Op, given: torch.Tensor, inplace: bool) -> torch.Tensor:
     return {"relu": F.relu, "relu6": F.relu6}[op.kind](given, inplace)
 
 
+def _tokens(net: NetSpec) -> set[str]:
+    """Name the results that are tokens, which have their channels on the last axis."""
+    shapes, tokens = net.shapes(), set()
+    for op in net.ops:
+        kept = op.inputs[0] in tokens and len(shapes[op.name]) == 2
+        if kept and op.kind in _OF_GRIDS:
+            raise ParameterError(
+                f"operation {op.name!r} of {net.name!r} slides over tokens",
+                "a grid, or operations on each token by itself",
+                "put it before the grid becomes tokens",
+            )
+        if kept or op.kind == "tokens":
+            tokens.add(op.name)
+    return tokens
+
+
+_OF_GRIDS = ("avgpool", "batchnorm", "conv", "maxpool")
+_CONVOLUTIONS = (PaddedConv1d, PaddedConv2d, PaddedConv3d)
+_MAX_POOLS = (PaddedMaxPool1d, PaddedMaxPool2d, PaddedMaxPool3d)
+_AVERAGE_POOLS = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
 def _module(
-    op: Op, shape: tuple[int, ...], arrays: Mapping[str, Array], inplace: bool
+    op: Op, shape: tuple[int, ...], axis: int, arrays: Mapping[str, Array], inplace: bool
 ) -> nn.Module:
-    """Make an operation's module; `shape` is that of its first input, channels last."""
-    attrs = op.attrs
+    """Make an operation's module.
+
+    `shape` is that of its first input, channels last; `axis` is where torch has these channels.
+    """
+    attrs, axes = op.attrs, len(shape) - 1
     weight = arrays["weight"].shape if "weight" in arrays else ()
+    as_torch = axes == 0 or axis == -1
     match op.kind:
         case "conv":
-            return PaddedConv2d(
+            return _CONVOLUTIONS[axes - 1](
                 weight[-2] * attrs["groups"],
                 weight[-1],
                 weight[:-2],
@@ -213,37 +297,41 @@ def _module(
                 dilation=attrs["dilation"],
                 groups=attrs["groups"],
                 bias="bias" in arrays,
-                sides=_sides(attrs["padding"]),
+                padding=attrs["padding"],
             )
         case "linear":
-            linear = nn.Linear if len(shape) == 1 else PositionwiseLinear
+            linear = nn.Linear if as_torch else PositionwiseLinear
             return linear(*weight, bias="bias" in arrays)
         case "batchnorm":
-            norm = nn.BatchNorm1d if len(shape) == 1 else nn.BatchNorm2d
+            return _BATCH_NORMS[axes](shape[-1], eps=attrs["epsilon"])
+        case "layernorm":
+            norm = nn.LayerNorm if as_torch else PositionwiseLayerNorm
             return norm(shape[-1], eps=attrs["epsilon"])
         case "maxpool":
-            return PaddedMaxPool2d(attrs["window"], attrs["stride"], sides=_sides(attrs["padding"]))
+            pool = _MAX_POOLS[axes - 1]
+            return pool(attrs["window"], attrs["stride"], padding=attrs["padding"])
         case "avgpool":
-            return nn.AvgPool2d(attrs["window"], attrs["stride"])
+            return _AVERAGE_POOLS[axes - 1](attrs["window"], attrs["stride"])
         case "leaky_relu":
             return nn.LeakyReLU(attrs["slope"], inplace)
         case "relu" | "relu6":
             return {"relu": nn.ReLU, "relu6": nn.ReLU6}[op.kind](inplace)
         case "softmax":
-            return nn.Softmax(dim=1)
+            return nn.Softmax(dim=axis)
+        case "concat" | "flatten" | "gap":
+            return {"concat": Concat, "flatten": Flatten, "gap": GlobalAveragePool}[op.kind](axis)
         case kind:
             return _SIMPLE[kind]()
 
 
 _SIMPLE: dict[str, type[nn.Module]] = {
     "add": Add,
-    "concat": Concat,
-    "flatten": Flatten,
-    "gap": GlobalAveragePool2d,
     "sigmoid": nn.Sigmoid,
+    "silu": nn.SiLU,
+    "tokens": Tokens,
 }
 
 
-def _sides(padding: tuple[tuple[int, int], tuple[int, int]]) -> tuple[int, int, int, int]:
-    """Give a padding in torch's order: left, right, top, bottom."""
-    return (*padding[1], *padding[0])
+def _sides(padding: Sequence[tuple[int, int]]) -> tuple[int, ...]:
+    """Give a padding in torch's order: the last axis first."""
+    return tuple(n for side in reversed(padding) for n in side)

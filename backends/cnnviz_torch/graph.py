@@ -9,7 +9,7 @@ from typing import TypeAlias
 import torch
 from torch.autograd.graph import Node, get_gradient_edge
 
-__all__ = ["Node", "Ways", "ways"]
+__all__ = ["Node", "Ways", "operations", "ways"]
 
 Edges: TypeAlias = dict[Node, list[Node]]
 
@@ -56,6 +56,22 @@ def ways(root: torch.Tensor, targets: Sequence[torch.Tensor]) -> Ways:
     return Ways(
         nodes, reached, any(node.name() == "CheckpointFunctionBackward" for node in searched)
     )
+
+
+def operations(root: torch.Tensor) -> list[Node]:
+    """List the operations that a value was made by.
+
+    Parameters
+    ----------
+    root : Tensor
+        Any.
+
+    Returns
+    -------
+    list of Node
+        Every one once.
+    """
+    return list(_edges_upwards(root))
 
 
 def _edges_upwards(root: torch.Tensor) -> Edges:

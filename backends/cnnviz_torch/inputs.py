@@ -15,8 +15,10 @@ from torch import nn
 from cnnviz_core.errors import ParameterError, UnsupportedModelError
 from cnnviz_core.model import InputInfo
 from cnnviz_torch.arrays import main_tensor
+from cnnviz_torch.layers import features_of
 
 __all__ = [
+    "ChannelsLast",
     "Output",
     "Shape",
     "check_loaded",
@@ -29,6 +31,20 @@ __all__ = [
 
 Shape: TypeAlias = tuple[int | None, ...]
 Output: TypeAlias = str | int | Callable[[Any], torch.Tensor] | None
+
+
+class ChannelsLast(Exception):
+    """Says that a network takes an input with the channels on the last axis.
+
+    Attributes
+    ----------
+    name : str
+        The input.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
 
 
 def check_loaded(network: nn.Module) -> None:
@@ -149,7 +165,10 @@ def takes_names(network: nn.Module, names: Collection[str]) -> bool:
 
 @contextmanager
 def stem_checked(
-    network: nn.Module, given: Mapping[str, torch.Tensor], check: Callable[[str, Shape], None]
+    network: nn.Module,
+    given: Mapping[str, torch.Tensor],
+    check: Callable[[str, Shape], None],
+    channels_last: Collection[str] = (),
 ) -> Iterator[None]:
     """Have an input checked by the layer that takes it first, before this layer is called.
 
@@ -162,10 +181,17 @@ def stem_checked(
     check : callable
         Of an input's name and the shape (without the batch axis, channels last) that a convolution
         or linear layer wants of it; raises where the input has not that shape.
+    channels_last : collection of str
+        The inputs that have their channels on the last axis already.
 
     Yields
     ------
     None
+
+    Raises
+    ------
+    ChannelsLast
+        Inside, where an input (N, C, L) goes to a layer that wants (N, L, C), such as an LSTM.
     """
     thread = threading.get_ident()
 
@@ -175,10 +201,23 @@ def stem_checked(
         for name, tensor in given.items():
             if args[0] is tensor and isinstance(module, nn.modules.conv._ConvNd):
                 check(name, (*(None for _ in module.kernel_size), module.in_channels))
-            elif args[0] is tensor and tensor.ndim == 2:
+            elif args[0] is tensor and tensor.ndim == 2 and isinstance(module, nn.Linear):
                 check(name, (module.in_features,))
+            elif args[0] is tensor and tensor.ndim == 3:
+                features = features_of(module)
+                if features == tensor.shape[1] and name not in channels_last:
+                    raise ChannelsLast(name)
+                if features is not None and features != tensor.shape[2]:
+                    check(name, (None, features))
 
-    stems = (nn.modules.conv._ConvNd, nn.Linear)
+    stems = (
+        nn.modules.conv._ConvNd,
+        nn.Linear,
+        nn.RNNBase,
+        nn.MultiheadAttention,
+        nn.TransformerEncoder,
+        nn.TransformerEncoderLayer,
+    )
     handles = []
     try:
         for module in network.modules():

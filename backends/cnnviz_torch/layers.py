@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import numpy as np
 import torch
 from torch import nn
 
 from cnnviz_core.model import Array
 from cnnviz_torch.arrays import to_array
 
-__all__ = ["arrays_of", "kind_of", "layout_of", "type_of"]
+__all__ = ["arrays_of", "features_of", "kind_of", "layout_of", "type_of"]
 
 _KINDS: Final[dict[str, tuple[type, ...]]] = {
     "conv": (nn.modules.conv._ConvNd,),
@@ -31,6 +32,12 @@ _KINDS: Final[dict[str, tuple[type, ...]]] = {
         nn.GroupNorm,
         nn.LocalResponseNorm,
         nn.RMSNorm,
+    ),
+    "pad": (
+        nn.modules.padding._CircularPadNd,
+        nn.modules.padding._ConstantPadNd,
+        nn.modules.padding._ReflectionPadNd,
+        nn.modules.padding._ReplicationPadNd,
     ),
     "reshape": (nn.Flatten, nn.Unflatten),
     "dropout": (nn.modules.dropout._DropoutNd,),
@@ -69,6 +76,7 @@ _KINDS_BY_NAME: Final = {
     "Concat": "concat",
     "DropPath": "dropout",
     "FrozenBatchNorm2d": "norm",
+    "GlobalAveragePool": "pool",
     "GlobalAveragePool2d": "pool",
     "Permute": "reshape",
     "StochasticDepth": "dropout",
@@ -82,8 +90,19 @@ _NAMES: Final[dict[tuple[type, ...], dict[str, str]]] = {
     },
     (nn.LayerNorm, nn.GroupNorm): {"scale": "weight", "shift": "bias"},
 }
-_CHANNELS_LAST = (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.Embedding, nn.MultiheadAttention)
-_CHANNELS_FIRST = ("conv", "pool")
+_CHANNELS_LAST = (
+    nn.Linear,
+    nn.LayerNorm,
+    nn.RMSNorm,
+    nn.Embedding,
+    nn.MultiheadAttention,
+    nn.RNN,
+    nn.LSTM,
+    nn.GRU,
+    nn.TransformerEncoder,
+    nn.TransformerEncoderLayer,
+)
+_CHANNELS_FIRST = ("conv", "pool", "pad")
 
 
 def _class_of(module: nn.Module) -> type:
@@ -158,6 +177,31 @@ def layout_of(module: nn.Module) -> str | None:
     return None
 
 
+def features_of(module: nn.Module) -> int | None:
+    """Tell how many channels a module takes, where it takes them on the last axis.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Any.
+
+    Returns
+    -------
+    int or None
+        None for other modules, and for those that want the batch on the second axis.
+    """
+    if layout_of(module) != "last":
+        return None
+    if isinstance(module, nn.TransformerEncoder):
+        return features_of(module.layers[0])
+    if isinstance(module, nn.TransformerEncoderLayer):
+        return features_of(module.self_attn)
+    if not getattr(module, "batch_first", True):
+        return None
+    names = ("in_features", "input_size", "embed_dim")
+    return next((getattr(module, name) for name in names if hasattr(module, name)), None)
+
+
 def arrays_of(module: nn.Module) -> dict[str, Array]:
     """Copy a module's own arrays, in the layouts of `cnnviz_core.model.Model.parameters`.
 
@@ -178,7 +222,10 @@ def arrays_of(module: nn.Module) -> dict[str, Array]:
         return _copied(weight=module.weight.T, bias=getattr(module, "bias", None))
     for classes, names in _NAMES.items():
         if issubclass(cls, classes):
-            return _copied(**{name: getattr(module, own, None) for name, own in names.items()})
+            arrays = _copied(**{name: getattr(module, own, None) for name, own in names.items()})
+            if "variance" in arrays and hasattr(module, "eps"):
+                arrays["epsilon"] = np.full_like(arrays["variance"], module.eps)
+            return arrays
     own = (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
     return _copied(**dict(own))
 

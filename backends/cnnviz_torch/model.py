@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from cnnviz_core.checks import check_cotangent, check_replacement
+from cnnviz_core.checks import check_cotangent, check_direction, check_replacement
 from cnnviz_core.errors import (
     MissingCapabilityError,
     ParameterError,
@@ -24,6 +24,7 @@ from cnnviz_core.model import (
     OUTPUT,
     Array,
     Cotangent,
+    Curvature,
     InputInfo,
     Inputs,
     LayerInfo,
@@ -36,6 +37,7 @@ from cnnviz_torch.accepts import accepts
 from cnnviz_torch.arrays import to_array, to_tensor
 from cnnviz_torch.build import SpecNetwork
 from cnnviz_torch.capture import Action, watching
+from cnnviz_torch.curvature import bent, twice_differentiable
 from cnnviz_torch.exported import exported_inputs, unflattened
 from cnnviz_torch.graph import Node, ways
 from cnnviz_torch.inputs import Output, Shape, check_loaded, declared_inputs
@@ -48,7 +50,9 @@ from cnnviz_torch.trace import Structure, named_layers
 __all__ = ["TorchModel", "unwrapped", "wrap"]
 
 _ACTIVATIONS = ("softmax", "sigmoid", "none")
-_ALL = frozenset({"capture", "replace", "gradient", "parameters", *(f"rule:{k}" for k in KINDS)})
+_ALL = frozenset(
+    {"capture", "replace", "gradient", "curvature", "parameters", *(f"rule:{k}" for k in KINDS)}
+)
 _OF_SCRIPTS = frozenset({"gradient"})
 
 
@@ -266,6 +270,47 @@ class TorchModel:
                 values[node] = to_array(leaf, channels_first=first)
         return Pullback(values, results)
 
+    def curvature(
+        self,
+        x: Inputs,
+        cotangent: Cotangent,
+        direction: Cotangent,
+        *,
+        of: str = LOGITS,
+        wrt: str = INPUT,
+    ) -> Curvature:
+        """Differentiate twice; see `cnnviz_core.model.CurvedModel.curvature`."""
+        self._need("curvature", "a second derivative")
+        network = self._network
+        arrays = network.checked(x)
+        structure = network.structure(arrays)
+        with network.isolated():
+            with twice_differentiable():
+                recorder, ends, nodes = self._recorded(arrays, structure, of, [wrt])
+            root, leaf = recorder.roots[of], recorder.leaves[wrt]
+            first_of = structure.has_channels_first(of, root)
+            first_wrt = structure.has_channels_first(wrt, leaf)
+            value = to_array(root, channels_first=first_of)
+            start = to_array(leaf, channels_first=first_wrt)
+            given = check_cotangent(_given(cotangent, value), value, of)
+            along = check_direction(_given(direction, start), start, wrt)
+            gradient, tangent, bend = bent(
+                root,
+                leaf,
+                to_tensor(given, root, channels_first=first_of),
+                to_tensor(along, leaf, channels_first=first_wrt),
+                nodes,
+            )
+        values = {**_ends(ends, structure), of: value}
+        if not is_special(wrt):
+            values[wrt] = start
+        return Curvature(
+            values,
+            to_array(gradient, channels_first=first_wrt),
+            to_array(tangent, channels_first=first_of),
+            to_array(bend, channels_first=first_wrt),
+        )
+
     def _recorded(
         self, arrays: Mapping[str, Array], structure: Structure, of: str, wrt: Sequence[str]
     ) -> tuple[Recorder, dict[str, torch.Tensor], list[Node]]:
@@ -335,6 +380,11 @@ class TorchModel:
                 "wrap the nn.Module that it was made from, or use a method that looks at the "
                 "input only, such as saliency or occlusion",
             )
+
+
+def _given(asked: Cotangent, value: Array) -> Array:
+    """Give an array, or what a function makes of a copy of the value."""
+    return asked(value.copy()) if callable(asked) else asked
 
 
 def _ends(ends: Mapping[str, torch.Tensor], structure: Structure) -> dict[str, Array]:

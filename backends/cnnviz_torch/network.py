@@ -15,10 +15,18 @@ from torch import nn
 from cnnviz_core.checks import check_inputs
 from cnnviz_core.errors import ArrayError, UnknownLayerError, UnsupportedModelError
 from cnnviz_core.layers import find_layer
-from cnnviz_core.model import INPUT, LOGITS, OUTPUT, Array, InputInfo, Inputs
+from cnnviz_core.model import INPUT, LOGITS, OUTPUT, Array, InputInfo, Inputs, input_node
 from cnnviz_torch.arrays import to_tensor
 from cnnviz_torch.capture import Action, Watch
-from cnnviz_torch.inputs import Output, Shape, reference_tensor, select, stem_checked, takes_names
+from cnnviz_torch.inputs import (
+    ChannelsLast,
+    Output,
+    Shape,
+    reference_tensor,
+    select,
+    stem_checked,
+    takes_names,
+)
 from cnnviz_torch.isolation import caller_of, isolated, random_states
 from cnnviz_torch.logits import HeadFinder
 from cnnviz_torch.trace import Structure, trace
@@ -58,6 +66,7 @@ class Network:
         self._batch = batch
         self._caller = caller_of(module)
         self._by_name = takes_names(module, inputs)
+        self._channels_last: set[str] = set()
         self._random = True  # until a run has shown that it draws no random numbers
         self._structure: Structure | None = None
         self._lock = threading.RLock()
@@ -86,7 +95,8 @@ class Network:
     def tensors(self, arrays: Mapping[str, Array]) -> dict[str, torch.Tensor]:
         """Copy an input to the network's device and type."""
         like = reference_tensor(self.module)
-        return {k: to_tensor(a, like, channels_first=a.ndim > 2) for k, a in arrays.items()}
+        first = {k: a.ndim > 2 and k not in self._channels_last for k, a in arrays.items()}
+        return {k: to_tensor(a, like, channels_first=first[k]) for k, a in arrays.items()}
 
     def isolated(self) -> AbstractContextManager[None]:
         """Let the network be run without changing it."""
@@ -192,10 +202,24 @@ class Network:
                 self.inputs[name] = replace(self.inputs[name], shape=shape)
                 check_inputs(self.inputs, arrays)
 
-        with self.isolated(), torch.no_grad(), stem_checked(self.module, tensors, check):
-            before = random_states(self.module)
-            found = trace(self.module, lambda: self._call(tensors), axes, batch)
-            self._random = not all(map(torch.equal, before, random_states(self.module)))
+        last = self._channels_last
+        first = not any(tensors[name].ndim == axes for name in last)
+        try:
+            with (
+                self.isolated(),
+                torch.no_grad(),
+                stem_checked(self.module, tensors, check, last),
+            ):
+                before = random_states(self.module)
+                found = trace(self.module, lambda: self._call(tensors), axes, batch, first)
+                self._random = not all(map(torch.equal, before, random_states(self.module)))
+        except ChannelsLast as said:
+            last.add(said.name)
+            return self._trace(arrays)
+        nodes = [INPUT, *map(input_node, self.inputs)]
+        found = replace(
+            found, channels_last=frozenset(node for node in nodes if self.input_of(node) in last)
+        )
         if found.head is not None and self._activation not in (None, found.head.activation):
             return replace(found, head=None)
         return found

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -22,6 +22,9 @@ from cnnviz_torch.logits import Head, HeadFinder
 __all__ = ["Node", "Structure", "named_layers", "trace"]
 
 _MOST_PREFIX_TOKENS = 8
+
+Layouts: TypeAlias = defaultdict[torch.Size, bool]
+"""Whether the last value of a shape had its channels on the second axis."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +63,15 @@ class Structure:
         The softmax or sigmoid at its end.
     channels_first : bool
         Whether its output has the channels on the second axis.
+    channels_last : frozenset of str
+        The nodes of those inputs that the network takes with the channels on the last axis.
     """
 
     nodes: Mapping[str, Node]
     layers: Mapping[str, LayerInfo]
     head: Head | None
     channels_first: bool
+    channels_last: frozenset[str] = frozenset()
 
     def has_channels_first(self, node: str, value: torch.Tensor) -> bool:
         """Tell whether a node's value has the channels on the second axis.
@@ -83,7 +89,9 @@ class Structure:
         """
         if node in self.nodes:
             return self.nodes[node].channels_first
-        return self.channels_first if node in (LOGITS, OUTPUT) else value.ndim > 2
+        if node in (LOGITS, OUTPUT):
+            return self.channels_first
+        return value.ndim > 2 and node not in self.channels_last
 
 
 @dataclass(frozen=True)
@@ -130,7 +138,13 @@ def named_layers(network: nn.Module) -> Iterator[tuple[str, str, nn.Module]]:
             yield ".".join(named), path, module
 
 
-def trace(network: nn.Module, run: Callable[[], torch.Tensor], axes: int, batch: int) -> Structure:
+def trace(
+    network: nn.Module,
+    run: Callable[[], torch.Tensor],
+    axes: int,
+    batch: int,
+    first: bool = True,
+) -> Structure:
     """Run a network once, and note what it calls.
 
     Parameters
@@ -143,6 +157,8 @@ def trace(network: nn.Module, run: Callable[[], torch.Tensor], axes: int, batch:
         How many axes this input has: 3 for signals, 4 for pictures, 5 for volumes.
     batch : int
         How many samples this input has.
+    first : bool
+        Whether this input has the channels on the second axis.
 
     Returns
     -------
@@ -167,7 +183,7 @@ def trace(network: nn.Module, run: Callable[[], torch.Tensor], axes: int, batch:
     with HeadFinder() as finder, hooked(names, note):
         output = run()
     head = finder.find(output)
-    layouts: dict[torch.Size, bool] = {}
+    layouts: Layouts = defaultdict(lambda: first)
     nodes = _nodes(calls, count, layouts, axes, batch)
     return Structure(
         MappingProxyType(nodes),
@@ -180,7 +196,7 @@ def trace(network: nn.Module, run: Callable[[], torch.Tensor], axes: int, batch:
 def _nodes(
     calls: list[_Call],
     count: Mapping[str, int],
-    layouts: dict[torch.Size, bool],
+    layouts: Layouts,
     axes: int,
     batch: int,
 ) -> dict[str, Node]:
@@ -199,7 +215,7 @@ def _nodes(
         if len(call.value) == batch:
             if call.value.ndim == axes > 2:
                 grid = shape[:-1]
-            elif call.value.ndim == 3 and axes == 4:
+            elif call.value.ndim == 3 and axes > 3:
                 grid, prefix = _token_grid(shape[0], patches)
         if kind == "conv" and grid is not None:
             patches.append(grid)
@@ -224,17 +240,18 @@ def _nodes(
 
 
 def _channels_first(
-    value: torch.Tensor, module: nn.Module | None, layouts: Mapping[torch.Size, bool], axes: int
+    value: torch.Tensor, module: nn.Module | None, layouts: Layouts, axes: int
 ) -> bool:
     """Tell whether a value has its channels on the second axis.
 
     Convolutions say so; linear layers and layer norms have them on the last.  Other layers keep
-    what they are given, so a value is laid out as the one of its shape before it.
+    what they are given, so a value is laid out as the one of its shape before it,
+    or else as the input.
     """
     if value.ndim != axes or axes < 3:
         return False
     layout = layout_of(module) if module is not None else None
-    return layouts.get(value.shape, True) if layout is None else layout == "first"
+    return layouts[value.shape] if layout is None else layout == "first"
 
 
 def _token_grid(tokens: int, patches: list[tuple[int, ...]]) -> tuple[tuple[int, ...] | None, int]:

@@ -24,7 +24,17 @@ import numpy as np
 import pytest
 
 from cnnviz_core.errors import ArrayError, CnnvizError, RuleError, UnknownLayerError
-from cnnviz_core.model import INPUT, LOGITS, OUTPUT, Array, Model, input_node
+from cnnviz_core.model import (
+    INPUT,
+    LOGITS,
+    OUTPUT,
+    Array,
+    Cotangent,
+    CurvedModel,
+    Model,
+    curved,
+    input_node,
+)
 from cnnviz_core.netspec import NetSpec
 from cnnviz_core.rules import DECONVNET, GUIDED, STANDARD, BackwardRule, ReluStep
 from cnnviz_core.testing.nets import NETS, random_input
@@ -33,12 +43,13 @@ from cnnviz_core.testing.reference import ReferenceModel
 __all__ = ["BackendConformance", "assert_close"]
 
 ALL = frozenset({"capture", "replace", "gradient", "parameters", "rule:relu"})
-WITH_RELU = [name for name in NETS if name != "smooth"]
+WITH_RELU = [name for name in NETS if name not in ("smooth", "swish")]
 RULES = {
     "guided": GUIDED,
     "deconvnet": DECONVNET,
     "straight-through": BackwardRule("straight-through", {"relu": ReluStep(False, False)}),
 }
+_HEADS = ("softmax", "sigmoid")
 KINDS = {"conv", "linear", "relu", "pool", "norm"}
 
 
@@ -81,6 +92,7 @@ class BackendConformance:
     ----------
     capabilities : frozenset of str
         What the backend offers for networks of its own; tests of anything else are left out.
+        "curvature" is optional, and tested wherever a model offers it.
     rtol : float
         The largest difference from the reference, as a fraction of the largest value.
     """
@@ -378,6 +390,121 @@ class BackendConformance:
         with pytest.raises(CnnvizError):
             model.pullback(x, np.ones_like, rule=rule)
 
+    # ---------------------------------------------------------------- curvature
+
+    def _curved(self, name: str) -> tuple[CurvedModel, ReferenceModel, Any, NetSpec]:
+        """Give what `_pair` gives, of a model that can be differentiated twice."""
+        model, reference, x, net = self._pair(name)
+        model.forward(x)
+        if "curvature" not in self.capabilities | model.capabilities:
+            pytest.skip("the backend does not offer curvature")
+        return curved(model), reference, x, net
+
+    @pytest.mark.parametrize("name", NETS)
+    def test_curvature_at_the_inputs(self, name: str) -> None:
+        model, reference, x, net = self._curved(name)
+        for node in [input_node(n) for n in net.inputs] if len(net.inputs) > 1 else [INPUT]:
+            for of in (LOGITS, OUTPUT) if net.ops[-1].kind in _HEADS else (LOGITS,):
+                self._compare_curvature(model, reference, x, node, of)
+
+    @pytest.mark.parametrize("name", NETS)
+    def test_curvature_at_layers(self, name: str) -> None:
+        self._need("capture")
+        model, reference, x, _ = self._curved(name)
+        for node in _before_logits(reference):
+            if reference.layers[node].kind in ("conv", "norm"):
+                self._compare_curvature(model, reference, x, node, OUTPUT)
+
+    def test_curvature_of_a_layer(self) -> None:
+        self._need("capture")
+        model, reference, x, _ = self._curved("swish")
+        self._compare_curvature(model, reference, x, INPUT, "bn3")
+        self._compare_curvature(model, reference, x, "conv1", "conv2")
+        self._compare_curvature(model, reference, x, "conv2", "conv2")
+
+    def _compare_curvature(
+        self, model: CurvedModel, reference: ReferenceModel, x: Any, wrt: str, of: str
+    ) -> None:
+        """Compare one derivative in a direction with the reference's."""
+
+        def drawn(seed: int) -> Cotangent:
+            def draw(value: Array) -> Array:
+                return np.random.default_rng(seed).normal(size=value.shape).astype(np.float32)
+
+            return draw
+
+        expected = reference.curvature(x, drawn(4), drawn(5), of=of, wrt=wrt)
+        actual = model.curvature(x, drawn(4), drawn(5), of=of, wrt=wrt)
+        for name in ("gradient", "tangent", "bend"):
+            what = f"{name} of {of} at {wrt}"
+            assert_close(getattr(actual, name), getattr(expected, name), self.rtol, what)
+        assert set(actual.values) == set(expected.values)
+        for node, value in actual.values.items():
+            assert_close(value, expected.values[node], self.rtol, node)
+
+    def test_curvature_is_the_slope_of_the_pullback(self) -> None:
+        model, _, x, _ = self._curved("swish")
+        rng = np.random.default_rng(5)
+        direction = rng.normal(size=x.shape).astype(np.float32)
+        cotangent = rng.normal(size=model.forward(x).logits.shape).astype(np.float32)
+        found = model.curvature(x, cotangent, direction)
+        above, below = (model.pullback(x + s * direction, cotangent) for s in (0.01, -0.01))
+        slope = (above.gradients[INPUT] - below.gradients[INPUT]) / 0.02
+        assert_close(found.bend, slope, 2e-3, "bend")
+        slope = (above.values[LOGITS] - below.values[LOGITS]) / 0.02
+        assert_close(found.tangent, slope, 2e-3, "tangent")
+
+    def test_a_piecewise_linear_network_does_not_bend(self) -> None:
+        model, _, x, _ = self._curved("strided")
+        assert not model.curvature(x, np.ones_like, np.ones_like).bend.any()
+
+    def test_the_cotangent_and_the_direction_are_asked_for_values(self) -> None:
+        self._need("capture")
+        model, _, x, _ = self._curved("softmax_head")
+        trace = model.forward(x, capture=["relu2"])
+        seen: dict[str, Array] = {}
+
+        def cotangent(value: Array) -> Array:
+            seen[OUTPUT] = value.copy()
+            return value * value
+
+        def direction(value: Array) -> Array:
+            seen["relu2"] = value.copy()
+            return np.cos(value)
+
+        found = model.curvature(x, cotangent, direction, of=OUTPUT, wrt="relu2")
+        for node, value in seen.items():
+            assert_close(value, trace[node], self.rtol, node)
+        again = model.curvature(
+            x, trace[OUTPUT] ** 2, np.cos(trace["relu2"]), of=OUTPUT, wrt="relu2"
+        )
+        assert_close(found.bend, again.bend, self.rtol, "bend")
+
+    def test_exceptions_in_the_direction_come_through(self) -> None:
+        model, _, x, _ = self._curved("swish")
+
+        def broken(value: Array) -> Array:
+            raise ZeroDivisionError("in the direction")
+
+        with pytest.raises(ZeroDivisionError, match="in the direction"):
+            model.curvature(x, np.ones_like, broken)
+        with pytest.raises(ZeroDivisionError, match="in the direction"):
+            model.curvature(x, broken, np.ones_like)
+
+    def test_bad_direction(self) -> None:
+        model, _, x, _ = self._curved("swish")
+        for bad in (np.ones((2, 3), np.float32), np.full(x.shape, np.nan, np.float32)):
+            with pytest.raises(ArrayError, match="direction"):
+                model.curvature(x, np.ones_like, bad)
+
+    def test_curvature_where_nothing_depends(self) -> None:
+        self._need("capture")
+        model, _, x, _ = self._curved("swish")
+        with pytest.raises(UnknownLayerError, match="does not depend"):
+            model.curvature(x, np.ones_like, np.ones_like, of="conv1", wrt="conv2")
+        with pytest.raises(UnknownLayerError, match="conv1"):
+            model.curvature(x, np.ones_like, np.ones_like, wrt="conv11")
+
     # ---------------------------------------------------------------- parameters
 
     @pytest.mark.parametrize("name", NETS)
@@ -391,6 +518,9 @@ class BackendConformance:
             arrays = model.parameters(op.layer)
             for key, expected in net.of_layer(op.layer).items():
                 assert_close(arrays[key], expected, 1e-6, f"{op.layer}.{key}")
+            if op.kind == "batchnorm":
+                epsilon = np.full_like(arrays["variance"], op.attrs["epsilon"])
+                assert_close(arrays["epsilon"], epsilon, 1e-6, f"{op.layer}.epsilon")
 
     def test_parameters_are_copies(self) -> None:
         self._need("parameters")

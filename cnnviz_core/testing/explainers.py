@@ -26,6 +26,7 @@ from cnnviz_core.model import (
     LOGITS,
     Array,
     Cotangent,
+    Curvature,
     InputInfo,
     Inputs,
     LayerInfo,
@@ -33,6 +34,7 @@ from cnnviz_core.model import (
     Pullback,
     Replacement,
     Trace,
+    curved,
 )
 from cnnviz_core.parameters import parameters_of
 from cnnviz_core.rules import STANDARD, BackwardRule
@@ -98,6 +100,19 @@ class Offering:
         inner = any(not node.startswith(INPUT) for node in wrt)
         self._use(("gradient", True), ("capture", inner), *((n, True) for n in rule.needs))
         return self._model.pullback(x, cotangent, of=of, wrt=wrt, rule=rule)
+
+    def curvature(
+        self,
+        x: Inputs,
+        cotangent: Cotangent,
+        direction: Cotangent,
+        *,
+        of: str = LOGITS,
+        wrt: str = INPUT,
+    ) -> Curvature:
+        """Differentiate twice; see `CurvedModel.curvature`."""
+        self._use(("curvature", True), ("capture", not wrt.startswith(INPUT)))
+        return curved(self._model).curvature(x, cotangent, direction, of=of, wrt=wrt)
 
     def parameters(self, layer: str) -> Mapping[str, Array]:
         """Return a layer's arrays; see `Model.parameters`."""

@@ -1,8 +1,8 @@
 """The small networks on which backends and explainers are tested.
 
-Each has random weights from a seed, a picture that is not square, and something that backends get
+Each has random weights from a seed, an input that is not square, and something that backends get
 wrong: in-place and reused rectifiers, uneven padding, skip connections, grouped convolutions, two
-inputs, a head with a softmax.
+inputs, a head with a softmax, signals, volumes, tokens.
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ class _Weights:
         self._rng = np.random.default_rng(seed)
         self.arrays: dict[str, Array] = {}
 
-    def conv(self, layer: str, size: int, c_in: int, c_out: int, bias: bool = True) -> None:
-        scale = np.sqrt(2 / (size * size * c_in))
-        self.arrays[f"{layer}.weight"] = self._normal(size, size, c_in, c_out) * scale
+    def conv(
+        self, layer: str, size: int, c_in: int, c_out: int, bias: bool = True, axes: int = 2
+    ) -> None:
+        scale = np.sqrt(2 / (size**axes * c_in))
+        self.arrays[f"{layer}.weight"] = self._normal(*(size,) * axes, c_in, c_out) * scale
         if bias:
             self.arrays[f"{layer}.bias"] = self._normal(c_out) * 0.1
 
@@ -36,9 +38,11 @@ class _Weights:
         self.arrays[f"{layer}.weight"] = self._normal(c_in, c_out) * np.sqrt(1 / c_in)
         self.arrays[f"{layer}.bias"] = self._normal(c_out) * 0.1
 
-    def norm(self, layer: str, channels: int) -> None:
+    def norm(self, layer: str, channels: int, statistics: bool = True) -> None:
         self.arrays[f"{layer}.scale"] = self._rng.uniform(0.5, 1.5, channels)
         self.arrays[f"{layer}.shift"] = self._normal(channels) * 0.2
+        if not statistics:
+            return
         self.arrays[f"{layer}.mean"] = self._normal(channels) * 0.2
         self.arrays[f"{layer}.variance"] = self._rng.uniform(0.5, 1.5, channels)
 
@@ -262,6 +266,144 @@ def smooth(seed: int = 8) -> NetSpec:
     )
 
 
+def signal(seed: int = 9) -> NetSpec:
+    """A network on signals: a stride, uneven padding, dilation, groups, batch norm, pools."""
+    w = _Weights(seed)
+    w.conv("conv1", 5, 3, 6, bias=False, axes=1)
+    w.norm("bn1", 6)
+    w.conv("conv2", 3, 3, 8, axes=1)
+    w.conv("conv3", 3, 8, 8, axes=1)
+    w.linear("fc", 8, 5)
+    return NetSpec(
+        {"signal": (41, 3)},
+        (
+            Op("conv1", "conv", ("signal",), attrs={"stride": (2,), "padding": ((2, 1),)}),
+            Op("bn1", "batchnorm", ("conv1",)),
+            Op("relu1", "relu", ("bn1",), attrs={"inplace": True}),
+            Op(
+                "pool1",
+                "maxpool",
+                ("relu1",),
+                attrs={"window": (3,), "stride": (2,), "padding": ((0, 1),)},
+            ),
+            Op(
+                "conv2",
+                "conv",
+                ("pool1",),
+                attrs={"padding": ((1, 2),), "dilation": (2,), "groups": 2},
+            ),
+            Op("relu2", "relu", ("conv2",)),
+            Op("pool2", "avgpool", ("relu2",), attrs={"window": (2,), "stride": (1,)}),
+            Op("conv3", "conv", ("pool2",), attrs={"padding": ((1, 1),)}),
+            Op("relu3", "relu", ("conv3",)),
+            Op("gap", "gap", ("relu3",)),
+            Op("fc", "linear", ("gap",)),
+        ),
+        w.arrays,
+        "signal",
+    )
+
+
+def volume(seed: int = 10) -> NetSpec:
+    """A network on volumes, whose axes are all treated differently.
+
+    It has no pools but the last: TensorFlow has none for volumes in double precision.
+    """
+    w = _Weights(seed)
+    w.conv("conv1", 3, 2, 4, bias=False, axes=3)
+    w.norm("bn1", 4)
+    w.conv("conv2", 2, 4, 6, axes=3)
+    w.conv("conv3", 2, 6, 6, axes=3)
+    w.linear("fc", 6, 4)
+    return NetSpec(
+        {"volume": (7, 8, 6, 2)},
+        (
+            Op(
+                "conv1",
+                "conv",
+                ("volume",),
+                attrs={"stride": (1, 2, 1), "padding": ((1, 1), (0, 1), (1, 0))},
+            ),
+            Op("bn1", "batchnorm", ("conv1",)),
+            Op("relu1", "relu", ("bn1",)),
+            Op(
+                "conv2",
+                "conv",
+                ("relu1",),
+                attrs={"padding": ((1, 0), (0, 1), (1, 1)), "dilation": (1, 1, 2)},
+            ),
+            Op("relu2", "relu", ("conv2",)),
+            Op(
+                "conv3",
+                "conv",
+                ("relu2",),
+                attrs={"stride": (2, 1, 2), "padding": ((1, 1), (0, 0), (0, 0))},
+            ),
+            Op("relu3", "relu", ("conv3",)),
+            Op("gap", "gap", ("relu3",)),
+            Op("fc", "linear", ("gap",)),
+        ),
+        w.arrays,
+        "volume",
+    )
+
+
+def swish(seed: int = 11) -> NetSpec:
+    """A residual network that is smooth and not linear: SiLU in the place of rectifiers."""
+    w = _Weights(seed)
+    w.conv("conv1", 3, 3, 6)
+    w.conv("conv2", 3, 6, 6)
+    w.conv("conv3", 3, 6, 6, bias=False)
+    w.norm("bn3", 6)
+    w.linear("fc", 6, 4)
+    return NetSpec(
+        {"image": (9, 11, 3)},
+        (
+            Op("conv1", "conv", ("image",), attrs={"padding": SAME}),
+            Op("silu1", "silu", ("conv1",)),
+            Op("pool1", "avgpool", ("silu1",)),
+            Op("conv2", "conv", ("pool1",), attrs={"padding": SAME}),
+            Op("silu2", "silu", ("conv2",)),
+            Op("conv3", "conv", ("silu2",), attrs={"padding": SAME}),
+            Op("bn3", "batchnorm", ("conv3",)),
+            Op("add", "add", ("bn3", "pool1")),
+            Op("silu3", "silu", ("add",)),
+            Op("gap", "gap", ("silu3",)),
+            Op("fc", "linear", ("gap",)),
+        ),
+        w.arrays,
+        "swish",
+    )
+
+
+def tokens(seed: int = 12) -> NetSpec:
+    """Patches as tokens, with layer norm and a residual block: a transformer less its attention."""
+    w = _Weights(seed)
+    w.conv("patches", 3, 3, 8)
+    w.norm("norm1", 8, statistics=False)
+    w.linear("expand", 8, 12)
+    w.linear("project", 12, 8)
+    w.norm("norm2", 8, statistics=False)
+    w.linear("fc", 8, 5)
+    return NetSpec(
+        {"image": (12, 9, 3)},
+        (
+            Op("patches", "conv", ("image",), attrs={"stride": (3, 3)}),
+            Op("tokens", "tokens", ("patches",)),
+            Op("norm1", "layernorm", ("tokens",)),
+            Op("expand", "linear", ("norm1",)),
+            Op("relu", "relu", ("expand",)),
+            Op("project", "linear", ("relu",)),
+            Op("add", "add", ("project", "tokens")),
+            Op("norm2", "layernorm", ("add",)),
+            Op("gap", "gap", ("norm2",)),
+            Op("fc", "linear", ("gap",)),
+        ),
+        w.arrays,
+        "tokens",
+    )
+
+
 NETS: dict[str, Callable[..., NetSpec]] = {
     net.__name__: net
     for net in (
@@ -274,6 +416,10 @@ NETS: dict[str, Callable[..., NetSpec]] = {
         sigmoid_head,
         two_inputs,
         smooth,
+        signal,
+        volume,
+        swish,
+        tokens,
     )
 }
 """Every network, by name; each takes a seed."""

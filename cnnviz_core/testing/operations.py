@@ -7,7 +7,9 @@ before speed: this is what the backends are compared with.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +21,8 @@ __all__ = ["OPERATIONS", "Operation"]
 
 Arrays = Mapping[str, Array]
 Attrs = Mapping[str, Any]
+Axes = tuple[int, ...]
+"""One number for each axis of a grid."""
 
 
 class Operation(NamedTuple):
@@ -29,42 +33,41 @@ class Operation(NamedTuple):
 
 
 def _windows(
-    grid: tuple[int, int], window: tuple[int, int], stride: Sequence[int], dilation: Sequence[int]
-) -> Iterator[tuple[tuple[int, int], tuple[slice, slice, slice]]]:
+    grid: Axes, window: Axes, stride: Axes, dilation: Axes
+) -> Iterator[tuple[Axes, tuple[slice, ...]]]:
     """Give, for each place in the window, the input positions under it for all outputs at once."""
-    for i in range(window[0]):
-        for j in range(window[1]):
-            top, left = i * dilation[0], j * dilation[1]
-            yield (
-                (i, j),
-                (
-                    slice(None),
-                    slice(top, top + stride[0] * (grid[0] - 1) + 1, stride[0]),
-                    slice(left, left + stride[1] * (grid[1] - 1) + 1, stride[1]),
-                ),
-            )
+    for place in product(*map(range, window)):
+        along = (
+            slice(i * d, i * d + s * (n - 1) + 1, s)
+            for i, n, s, d in zip(place, grid, stride, dilation, strict=True)
+        )
+        yield place, (slice(None), *along)
 
 
 def _pad(x: Array, padding: Any, value: float = 0.0) -> Array:
-    """Pad the two spatial axes."""
+    """Pad the spatial axes."""
     return np.pad(x, ((0, 0), *padding, (0, 0)), constant_values=value)
 
 
 def _unpad(x: Array, padding: Any) -> Array:
-    """Take the padding of the two spatial axes off."""
-    (top, bottom), (left, right) = padding
-    return x[:, top : x.shape[1] - bottom, left : x.shape[2] - right]
-
-
-def _grid(
-    padded: Array, window: tuple[int, int], stride: Sequence[int], dilation: Sequence[int]
-) -> tuple[int, int]:
-    """Work out the output's grid."""
-    h, w = (
-        (n - d * (k - 1) - 1) // s + 1
-        for n, d, k, s in zip(padded.shape[1:3], dilation, window, stride, strict=True)
+    """Take the padding of the spatial axes off."""
+    grid = (
+        slice(before, n - after) for (before, after), n in zip(padding, x.shape[1:-1], strict=True)
     )
-    return h, w
+    return x[(slice(None), *grid)]
+
+
+def _grid(padded: Array, window: Axes, stride: Axes, dilation: Axes) -> Axes:
+    """Work out the output's grid."""
+    return tuple(
+        (n - d * (k - 1) - 1) // s + 1
+        for n, d, k, s in zip(padded.shape[1:-1], dilation, window, stride, strict=True)
+    )
+
+
+def _no_dilation(window: Axes) -> Axes:
+    """Give the dilation of a pool."""
+    return (1,) * len(window)
 
 
 def _grouped(kernel: Array, groups: int) -> Array:
@@ -75,12 +78,12 @@ def _grouped(kernel: Array, groups: int) -> Array:
 def _conv(inputs: Sequence[Array], arrays: Arrays, attrs: Attrs) -> Array:
     weight, groups = arrays["weight"], attrs["groups"]
     x = _pad(inputs[0], attrs["padding"])
-    window, stride, dilation = weight.shape[:2], attrs["stride"], attrs["dilation"]
+    window, stride, dilation = weight.shape[:-2], attrs["stride"], attrs["dilation"]
     grid = _grid(x, window, stride, dilation)
     out = np.zeros((len(x), *grid, groups, weight.shape[-1] // groups), x.dtype)
-    for (i, j), at in _windows(grid, window, stride, dilation):
+    for place, at in _windows(grid, window, stride, dilation):
         patch = x[at].reshape(len(x), *grid, groups, -1)
-        out += np.einsum("nhwgi,gio->nhwgo", patch, _grouped(weight[i, j], groups), optimize=True)
+        out += np.einsum("...gi,gio->...go", patch, _grouped(weight[place], groups), optimize=True)
     out = out.reshape(len(x), *grid, -1)
     return out + arrays["bias"] if "bias" in arrays else out
 
@@ -90,12 +93,12 @@ def _conv_back(
 ) -> list[Array]:
     weight, groups = arrays["weight"], attrs["groups"]
     gx = np.zeros_like(_pad(inputs[0], attrs["padding"]))
-    grid = (g.shape[1], g.shape[2])
-    grouped = g.reshape(*g.shape[:3], groups, -1)
-    for (i, j), at in _windows(grid, weight.shape[:2], attrs["stride"], attrs["dilation"]):
-        kernel = _grouped(weight[i, j], groups)
-        part = np.einsum("nhwgo,gio->nhwgi", grouped, kernel, optimize=True)
-        gx[at] += part.reshape(*g.shape[:3], -1)
+    grid = g.shape[1:-1]
+    grouped = g.reshape(*g.shape[:-1], groups, -1)
+    for place, at in _windows(grid, weight.shape[:-2], attrs["stride"], attrs["dilation"]):
+        kernel = _grouped(weight[place], groups)
+        part = np.einsum("...go,gio->...gi", grouped, kernel, optimize=True)
+        gx[at] += part.reshape(*g.shape[:-1], -1)
     return [_unpad(gx, attrs["padding"])]
 
 
@@ -110,11 +113,12 @@ def _linear_back(
     return [g @ arrays["weight"].T]
 
 
-def _stacked(x: Array, attrs: Attrs) -> tuple[Array, tuple[int, int]]:
-    """Give a max-pool's candidates, one slice for each place in the window."""
+def _stacked(x: Array, attrs: Attrs) -> tuple[Array, Axes]:
+    """Give a pool's candidates, one slice for each place in the window."""
     window, stride = attrs["window"], attrs["stride"]
-    grid = _grid(x, window, stride, (1, 1))
-    return np.stack([x[at] for _, at in _windows(grid, window, stride, (1, 1))]), grid
+    dilation = _no_dilation(window)
+    grid = _grid(x, window, stride, dilation)
+    return np.stack([x[at] for _, at in _windows(grid, window, stride, dilation)]), grid
 
 
 def _maxpool(inputs: Sequence[Array], arrays: Arrays, attrs: Attrs) -> Array:
@@ -128,7 +132,9 @@ def _maxpool_back(
     candidates, grid = _stacked(x, attrs)
     winner = candidates.argmax(0)  # of equal ones the first in raster order, as frameworks do
     gx = np.zeros_like(x)
-    for k, (_, at) in enumerate(_windows(grid, attrs["window"], attrs["stride"], (1, 1))):
+    window = attrs["window"]
+    places = _windows(grid, window, attrs["stride"], _no_dilation(window))
+    for k, (_, at) in enumerate(places):
         gx[at] += np.where(winner == k, g, 0)
     return [_unpad(gx, attrs["padding"])]
 
@@ -142,20 +148,21 @@ def _avgpool_back(
 ) -> list[Array]:
     gx = np.zeros_like(inputs[0])
     window = attrs["window"]
-    for _, at in _windows((g.shape[1], g.shape[2]), window, attrs["stride"], (1, 1)):
-        gx[at] += g / (window[0] * window[1])
+    for _, at in _windows(g.shape[1:-1], window, attrs["stride"], _no_dilation(window)):
+        gx[at] += g / math.prod(window)
     return [gx]
 
 
 def _gap(inputs: Sequence[Array], arrays: Arrays, attrs: Attrs) -> Array:
-    return inputs[0].mean((1, 2))
+    return inputs[0].mean(tuple(range(1, inputs[0].ndim - 1)))
 
 
 def _gap_back(
     g: Array, inputs: Sequence[Array], value: Array, arrays: Arrays, attrs: Attrs
 ) -> list[Array]:
-    shape = inputs[0].shape
-    return [np.broadcast_to(g[:, None, None] / (shape[1] * shape[2]), shape).copy()]
+    n, *grid, channels = inputs[0].shape
+    spread = (g / math.prod(grid)).reshape(n, *(1 for _ in grid), channels)
+    return [np.broadcast_to(spread, inputs[0].shape).copy()]
 
 
 def _batchnorm_factor(arrays: Arrays, attrs: Attrs) -> Array:
@@ -172,6 +179,27 @@ def _batchnorm_back(
     g: Array, inputs: Sequence[Array], value: Array, arrays: Arrays, attrs: Attrs
 ) -> list[Array]:
     return [g * _batchnorm_factor(arrays, attrs)]
+
+
+def _standard(x: Array, attrs: Attrs) -> tuple[Array, Array]:
+    """Bring the channels of each position to mean 0 and variance 1; give the scale it took too."""
+    centred = x - x.mean(-1, keepdims=True)
+    variance = np.mean(centred * centred, -1, keepdims=True)
+    factor = 1 / np.sqrt(variance + x.dtype.type(attrs["epsilon"]))
+    return centred * factor, factor
+
+
+def _layernorm(inputs: Sequence[Array], arrays: Arrays, attrs: Attrs) -> Array:
+    return _standard(inputs[0], attrs)[0] * arrays["scale"] + arrays["shift"]
+
+
+def _layernorm_back(
+    g: Array, inputs: Sequence[Array], value: Array, arrays: Arrays, attrs: Attrs
+) -> list[Array]:
+    standard, factor = _standard(inputs[0], attrs)
+    g = g * arrays["scale"]
+    along = standard * np.mean(g * standard, -1, keepdims=True)
+    return [factor * (g - g.mean(-1, keepdims=True) - along)]
 
 
 def _relu(inputs: Sequence[Array], arrays: Arrays, attrs: Attrs) -> Array:
@@ -235,6 +263,10 @@ def _flatten_back(
     return [g.reshape(inputs[0].shape)]
 
 
+def _tokens(inputs: Sequence[Array], arrays: Arrays, attrs: Attrs) -> Array:
+    return inputs[0].reshape(len(inputs[0]), -1, inputs[0].shape[-1])
+
+
 def _softmax(inputs: Sequence[Array], arrays: Arrays, attrs: Attrs) -> Array:
     return probabilities(inputs[0], "softmax")
 
@@ -255,6 +287,17 @@ def _sigmoid_back(
     return [g * value * (1 - value)]
 
 
+def _silu(inputs: Sequence[Array], arrays: Arrays, attrs: Attrs) -> Array:
+    return inputs[0] * probabilities(inputs[0], "sigmoid")
+
+
+def _silu_back(
+    g: Array, inputs: Sequence[Array], value: Array, arrays: Arrays, attrs: Attrs
+) -> list[Array]:
+    s = probabilities(inputs[0], "sigmoid")
+    return [g * s * (1 + inputs[0] * (1 - s))]
+
+
 OPERATIONS: Mapping[str, Operation] = {
     "conv": Operation(_conv, _conv_back),
     "linear": Operation(_linear, _linear_back),
@@ -265,9 +308,12 @@ OPERATIONS: Mapping[str, Operation] = {
     "avgpool": Operation(_avgpool, _avgpool_back),
     "gap": Operation(_gap, _gap_back),
     "batchnorm": Operation(_batchnorm, _batchnorm_back),
+    "layernorm": Operation(_layernorm, _layernorm_back),
     "add": Operation(_add, _add_back),
     "concat": Operation(_concat, _concat_back),
     "flatten": Operation(_flatten, _flatten_back),
+    "tokens": Operation(_tokens, _flatten_back),
     "softmax": Operation(_softmax, _softmax_back),
     "sigmoid": Operation(_sigmoid, _sigmoid_back),
+    "silu": Operation(_silu, _silu_back),
 }

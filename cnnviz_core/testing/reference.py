@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from cnnviz_core.checks import check_cotangent, check_inputs, check_replacement
+from cnnviz_core.checks import check_cotangent, check_direction, check_inputs, check_replacement
 from cnnviz_core.errors import RuleError, UnknownLayerError
 from cnnviz_core.layers import check_nodes, find_layer, is_special
 from cnnviz_core.model import (
@@ -16,6 +16,7 @@ from cnnviz_core.model import (
     OUTPUT,
     Array,
     Cotangent,
+    Curvature,
     InputInfo,
     Inputs,
     LayerInfo,
@@ -26,6 +27,7 @@ from cnnviz_core.model import (
 from cnnviz_core.netspec import KINDS, NetSpec, Op
 from cnnviz_core.rules import STANDARD, BackwardRule, ReluStep
 from cnnviz_core.testing.operations import OPERATIONS
+from cnnviz_core.testing.tangents import backward_moved, forward_moved
 
 __all__ = ["ReferenceModel"]
 
@@ -42,7 +44,9 @@ class ReferenceModel:
     """
 
     framework = "numpy"
-    capabilities = frozenset({"capture", "replace", "gradient", "parameters", "rule:relu"})
+    capabilities = frozenset(
+        {"capture", "replace", "gradient", "curvature", "parameters", "rule:relu"}
+    )
 
     def __init__(self, net: NetSpec, dtype: str = "float32") -> None:
         self._net = net
@@ -75,7 +79,7 @@ class ReferenceModel:
             kind=KINDS[op.kind],
             type=op.kind,
             shape=shape,
-            grid=shape[:-1] if len(shape) > 1 else None,
+            grid=self._net.grids()[op.name],
             path=op.layer,
             call=calls.index(op.name),
             calls=len(calls),
@@ -140,13 +144,8 @@ class ReferenceModel:
         gradients = {self._value_name(of): check_cotangent(given, top, of)}
         wanted = {node: self._value_name(node) for node in wrt}
         above = self._depends_on(set(wanted.values()))
-        for node, name in wanted.items():
-            if self._value_name(of) not in self._depends_on({name}):
-                raise UnknownLayerError(
-                    f"{of!r} does not depend on {node!r}",
-                    "a node on the way from the input to the one that is differentiated",
-                    "choose an earlier layer",
-                )
+        for node in wrt:
+            self._check_way(of, node)
         matched = dict.fromkeys(rule.steps, 0)
         for op in reversed(self._net.ops):
             if op.name not in gradients or op.name not in above:
@@ -177,6 +176,64 @@ class ReferenceModel:
             },
         )
 
+    def curvature(
+        self,
+        x: Inputs,
+        cotangent: Cotangent,
+        direction: Cotangent,
+        *,
+        of: str = LOGITS,
+        wrt: str = INPUT,
+    ) -> Curvature:
+        """Differentiate twice, forward over backward; see `CurvedModel.curvature`."""
+        check_nodes(self.layers, [of, wrt])
+        values = self._run(x, {})
+        bottom, top = self._value_name(wrt), self._value_name(of)
+        self._check_way(of, wrt)
+        start, value = values[bottom], values[top]
+        given = direction(start.copy()) if callable(direction) else direction
+        moved = {bottom: check_direction(given, start, wrt)}
+        given = cotangent(value.copy()) if callable(cotangent) else cotangent
+        gradients = {top: check_cotangent(given, value, of)}
+        bends = {top: np.zeros_like(value)}
+        above = self._depends_on({bottom}) - {bottom}
+        ops = [op for op in self._net.ops if op.name in above]
+
+        def moves(op: Op) -> list[Array]:
+            return [moved.get(name, np.zeros_like(values[name])) for name in op.inputs]
+
+        for op in ops:
+            inputs = [values[name] for name in op.inputs]
+            arrays = self._arrays[op.layer]
+            moved[op.name] = forward_moved(op, moves(op), inputs, values[op.name], arrays)
+        for op in reversed(ops):
+            if op.name not in gradients:
+                continue
+            g, bend = gradients[op.name], bends[op.name]
+            inputs = [values[name] for name in op.inputs]
+            own, arrays = values[op.name], self._arrays[op.layer]
+            parts = OPERATIONS[op.kind].backward(g, inputs, own, arrays, op.attrs)
+            turned = backward_moved(op, g, bend, moves(op), inputs, own, arrays)
+            for name, part, turn in zip(op.inputs, parts, turned, strict=True):
+                gradients[name] = gradients[name] + part if name in gradients else part
+                bends[name] = bends[name] + turn if name in bends else turn
+        kept = {node: values[self._value_name(node)] for node in (of, LOGITS, OUTPUT, wrt)}
+        return Curvature(
+            {node: kept[node] for node in kept if not node.startswith(INPUT)},
+            gradients[bottom],
+            moved[top],
+            bends[bottom],
+        )
+
+    def _check_way(self, of: str, wrt: str) -> None:
+        """Check that a node depends on another."""
+        if self._value_name(of) not in self._depends_on({self._value_name(wrt)}):
+            raise UnknownLayerError(
+                f"{of!r} does not depend on {wrt!r}",
+                "a node on the way from the input to the one that is differentiated",
+                "choose an earlier layer",
+            )
+
     def _step(
         self, op: Op, g: Array, inputs: list[Array], value: Array, step: ReluStep | None
     ) -> list[Array]:
@@ -200,4 +257,8 @@ class ReferenceModel:
     def parameters(self, layer: str) -> Mapping[str, Array]:
         """Return a layer's arrays; see `Model.parameters`."""
         path = layer if layer in self._arrays else find_layer(self.layers, layer).path
-        return {key: value.copy() for key, value in self._arrays[path].items()}
+        arrays = {key: value.copy() for key, value in self._arrays[path].items()}
+        if "variance" in arrays:
+            attrs = next(op.attrs for op in self._net.ops if op.layer == path)
+            arrays["epsilon"] = np.full_like(arrays["variance"], attrs["epsilon"])
+        return arrays

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -56,6 +58,24 @@ def test_auto_passes_over_a_grid_of_one_position():
     assert auto_layer(layers(info("a"), info("b", grid=(1, 1)))).name == "a"
 
 
+def test_auto_takes_a_transformers_layer_that_the_class_token_still_sees():
+    def token(name, kind="other"):
+        return info(name, kind, prefix=1)
+
+    net = layers(
+        info("patches"),
+        token("block.norm1", "norm"),
+        token("block.attn.qkv", "linear"),
+        token("block.attn", "attention"),
+        token("block.mlp", "container"),
+        token("norm", "norm"),
+        info("head", "linear", None),
+    )
+    assert auto_layer(net).name == "block.norm1"
+    pooled = layers(*(replace(each, prefix=0) for each in net.values()))
+    assert auto_layer(pooled).name == "norm"
+
+
 def test_no_grid_at_all():
     with pytest.raises(UnknownLayerError, match="spatial grid"):
         auto_layer(layers(info("fc", "linear", None)))
@@ -77,6 +97,8 @@ def test_tokens_are_laid_out_on_the_grid():
     assert grid.shape == (2, 2, 3, 3)
     np.testing.assert_array_equal(grid[0, 0, 0], tokens[0, 1])
     np.testing.assert_array_equal(grid[1, 1, 2], tokens[1, 6])
+    line = LayerInfo("block", "other", "Block", (7, 3), (6,), prefix=1)
+    np.testing.assert_array_equal(on_grid(tokens, line), tokens[:, 1:])
     with pytest.raises(UnknownLayerError, match="no spatial grid"):
         on_grid(tokens, info("fc", "linear", None))
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from cnnviz_core.errors import MissingCapabilityError
 from cnnviz_core.memo import MemoModel
-from cnnviz_core.model import INPUT, LOGITS, Model
+from cnnviz_core.model import INPUT, LOGITS, OUTPUT, Model
 from cnnviz_core.rules import GUIDED
 from cnnviz_core.targets import ClassScore, Predicted, cotangent_of
 from cnnviz_core.testing.nets import NETS, random_input
@@ -123,6 +124,18 @@ def test_other_inputs_go_straight_through(model):
         memo.forward(X[:1])
     assert model.passes == ["forward", "pullback", "forward"] * 2
     np.testing.assert_array_equal(memo.forward(X + 1).logits, model.forward(X + 1).logits)
+
+
+def test_curvature_goes_straight_through(model):
+    memo = MemoModel(model, X)
+    ask = {"of": OUTPUT, "wrt": "relu2"}
+    found = memo.curvature(X, np.square, np.ones_like, **ask)
+    expected = model.curvature(X, np.square, np.ones_like, **ask)
+    np.testing.assert_array_equal(found.tangent, expected.tangent)
+    np.testing.assert_array_equal(found.bend, expected.bend)
+    model.capabilities = model.capabilities - {"curvature"}
+    with pytest.raises(MissingCapabilityError, match="curvature"):
+        MemoModel(model, X).curvature(X, np.square, np.ones_like)
 
 
 def test_named_inputs_are_remembered():

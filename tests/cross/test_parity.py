@@ -125,8 +125,12 @@ def test_maps(case, method, near):
 
 
 REFUSED = {
-    *((name, "cam") for name in ("strided",)),
-    *(("smooth", m) for m in ("guided-backprop", "deconvnet", "guided-grad-cam")),
+    ("strided", "cam"),
+    *(
+        (net, method)
+        for net in ("smooth", "swish")
+        for method in ("guided-backprop", "deconvnet", "guided-grad-cam")
+    ),
 }
 """Networks that a method refuses, on every backend alike."""
 

@@ -72,11 +72,17 @@ def exact_twins(test_data):
     return cnnviz_torch.model.wrap(native), cnnviz_tf.model.wrap(twin), x.astype(np.float64)
 
 
+CHOSEN = {
+    "occlusion": {"window": 64, "stride": 40},
+    # On a picture of one colour every pool is a tie, which the frameworks break in different ways.
+    "guided-integrated-gradients": {"baseline": "blur"},
+}
+
+
 @pytest.mark.parametrize("method", list(get_registry().explainers))
 def test_every_method_on_a_deep_network(exact_twins, method, near):
     *models, x = exact_twins
-    wide = {"window": 64, "stride": 40} if method == "occlusion" else {}
-    explainer = brief(method, **wide)
+    explainer = brief(method, **CHOSEN.get(method, {}))
     one, two = (explainer.explain(model, x, [Predicted()]) for model in models)
     near(f"SqueezeNet, float64, {method}", two.raw, one.raw, 1e-6)
     assert one.targets == two.targets

@@ -56,11 +56,63 @@ def test_padding_never_wins_a_maximum():
     assert actual.sum() == 12
 
 
-@pytest.mark.parametrize("name", ["strided", "depthwise", "branches"])
+POOLED = {
+    1: ({"window": (3,), "stride": (2,), "padding": ((1, 0),)}, (11,), (1, 2, 4)),
+    3: (
+        {"window": (2, 1, 3), "stride": (1, 2, 2), "padding": ((1, 0), (0, 0), (0, 2))},
+        (4, 5, 6),
+        (1,),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("axes", "groups"), [(axes, g) for axes, (*_, groups) in POOLED.items() for g in groups]
+)
+def test_pools_groups_and_uneven_padding_in_one_and_three_axes(axes, groups):
+    """In single precision: for volumes TensorFlow has no pools in double."""
+    attrs, size, _ = POOLED[axes]
+    rng = np.random.default_rng(0)
+    # No two equal values in a window: TensorFlow's max-pool of volumes gives each of them the whole
+    # gradient, where its max-pool of pictures, torch and the reference give it to the first.
+    uneven = {"padding": ((1, 0),) * axes, "groups": groups}
+    net = NetSpec(
+        {"x": (*size, 4)},
+        (
+            Op("conv", "conv", ("x",), attrs=uneven),
+            Op("pool", "maxpool", ("conv",), attrs=attrs),
+            Op("mean", "avgpool", ("pool",), attrs={"stride": (1,) * axes}),
+            Op("mix", "linear", ("mean",)),
+            Op("norm", "layernorm", ("mix",)),
+            Op("silu", "silu", ("norm",)),
+            Op("both", "concat", ("silu", "mix")),
+            Op("flat", "flatten", ("both",)),
+        ),
+        {
+            "conv.weight": rng.normal(size=(*(2,) * axes, 4 // groups, 8)),
+            "mix.weight": rng.normal(size=(8, 3)),
+            "norm.scale": rng.normal(size=3),
+            "norm.shift": rng.normal(size=3),
+        },
+    )
+    model, reference = wrap(build(net)), ReferenceModel(net, "float64")
+    x = random_input(net)["x"]
+    nodes = ["conv", "pool", "mean", "mix", "norm", "silu", "both"]
+    expected, actual = (m.forward(x, capture=nodes) for m in (reference, model))
+    for node in (*nodes, "@output"):
+        np.testing.assert_allclose(actual[node], expected[node], rtol=1e-4, atol=1e-5)
+    for node in nodes:
+        assert model.layers[node].grid == reference.layers[node].grid
+    back = [m.pullback(x, np.cos, wrt=["@input", "conv"]) for m in (model, reference)]
+    for node in ("@input", "conv"):
+        np.testing.assert_allclose(*(b.gradients[node] for b in back), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["strided", "depthwise", "branches", "signal", "tokens"])
 def test_it_can_be_saved_and_loaded(name, tmp_path):
     net = NETS[name]()
     native = build(net)
     native.save(tmp_path / "net.keras")
     loaded = keras.saving.load_model(tmp_path / "net.keras")
-    x = random_input(net)["image"]
+    (x,) = random_input(net).values()
     np.testing.assert_array_equal(loaded(x).numpy(), native(x).numpy())

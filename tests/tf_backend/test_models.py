@@ -348,7 +348,7 @@ def test_kinds():
         L.LayerNormalization(): "norm",
         L.BatchNormalization(): "norm",
         L.SpatialDropout2D(0.1): "dropout",
-        L.ZeroPadding2D(0): "other",
+        L.ZeroPadding2D(0): "pad",
         L.Reshape((64, 4)): "reshape",
         L.MultiHeadAttention(1, 2, name="attention"): "attention",
         L.GlobalAveragePooling1D(): "pool",

@@ -72,13 +72,13 @@ def test_linear_and_norm(rng):
     assert {k: v.shape for k, v in model.parameters("linear").items()} == {"weight": (6, 4)}
     norm = model.parameters("norm")
     assert {k: v.shape for k, v in norm.items()} == dict.fromkeys(
-        ("scale", "shift", "mean", "variance"), (4,)
+        ("scale", "shift", "mean", "variance", "epsilon"), (4,)
     )
     x = rng.normal(size=(2, 6)).astype(np.float32)
     trace = model.forward(x, capture=["linear", "norm"])
     linear = trace["linear"]
     np.testing.assert_allclose(linear, x @ model.parameters("linear")["weight"], atol=1e-5)
-    expected = norm["scale"] * (linear - norm["mean"]) / np.sqrt(norm["variance"] + 1e-3)
+    expected = norm["scale"] * (linear - norm["mean"]) / np.sqrt(norm["variance"] + norm["epsilon"])
     np.testing.assert_allclose(trace["norm"], expected + norm["shift"], atol=1e-5)
     assert set(model.parameters("layer_norm")) == {"scale", "shift"}
     assert model.parameters("relu") == {}

@@ -98,3 +98,67 @@ def test_the_arrays_are_copies():
     with torch.no_grad():
         build(net, dtype="float64").conv1.bias.zero_()
     np.testing.assert_array_equal(net.parameters["conv1.bias"], kept)
+
+
+POOLED = {
+    1: ({"window": (3,), "stride": (2,), "padding": ((1, 0),)}, (11,)),
+    3: (
+        {"window": (2, 1, 3), "stride": (1, 2, 2), "padding": ((1, 0), (0, 0), (0, 2))},
+        (4, 5, 6),
+    ),
+}
+
+
+@pytest.mark.parametrize("axes", POOLED)
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_pools_groups_and_uneven_padding_in_one_and_three_axes(axes, groups):
+    attrs, size = POOLED[axes]
+    rng = np.random.default_rng(0)
+    uneven = {"padding": ((2, 0),) * axes, "groups": groups}
+    spec = NetSpec(
+        {"x": (*size, 4)},
+        (
+            Op("conv", "conv", ("x",), attrs=uneven),
+            Op("pool", "maxpool", ("conv",), attrs=attrs),
+            Op("mean", "avgpool", ("pool",), attrs={"stride": (1,) * axes}),
+            Op("mix", "linear", ("mean",)),
+            Op("norm", "layernorm", ("mix",)),
+            Op("silu", "silu", ("norm",)),
+            Op("both", "concat", ("silu", "mix")),
+            Op("flat", "flatten", ("both",)),
+        ),
+        {
+            "conv.weight": rng.normal(size=(*(2,) * axes, 4 // groups, 8)),
+            "mix.weight": rng.normal(size=(8, 3)),
+            "norm.scale": rng.normal(size=3),
+            "norm.shift": rng.normal(size=3),
+        },
+    )
+    model, reference = wrap(build(spec, "float64")), ReferenceModel(spec, "float64")
+    x = random_input(spec)["x"].astype(np.float64)
+    nodes = ["conv", "pool", "mean", "mix", "norm", "silu", "both"]
+    expected = reference.forward(x, capture=nodes)
+    actual = model.forward(x, capture=nodes)
+    np.testing.assert_allclose(actual.output, expected.output, rtol=1e-10, atol=1e-12)
+    for node in nodes:
+        assert model.layers[node].grid == reference.layers[node].grid
+        np.testing.assert_allclose(actual[node], expected[node], rtol=1e-10, atol=1e-12)
+    back = [m.pullback(x, np.cos, wrt=["@input", "conv"]) for m in (model, reference)]
+    for node in ("@input", "conv"):
+        np.testing.assert_allclose(*(b.gradients[node] for b in back), rtol=1e-9, atol=1e-12)
+
+
+def test_tokens_are_as_torch_has_them():
+    """Channels last, each token normalised and mapped by the layers of torch themselves."""
+    built = build(NETS["tokens"]())
+    assert type(built.norm1) is nn.LayerNorm
+    assert type(built.expand) is nn.Linear
+    x = torch.zeros(2, 3, 12, 9)
+    assert built.tokens(built.patches(x)).shape == (2, 12, 8)
+
+
+def test_nothing_slides_over_tokens():
+    weights = {"conv.weight": np.ones((3, 2, 2))}
+    ops = (Op("tokens", "tokens", ("x",)), Op("conv", "conv", ("tokens",)))
+    with pytest.raises(ParameterError, match="slides over tokens"):
+        build(NetSpec({"x": (3, 4, 2)}, ops, weights))

@@ -34,7 +34,8 @@ KINDS = {
     "dropout": [nn.Dropout(), nn.Dropout2d(), DropPath()],
     "attention": [nn.MultiheadAttention(2, 1), WindowAttention()],
     "container": [nn.Sequential(nn.ReLU()), Residual()],
-    "other": [nn.Identity(), nn.Upsample(scale_factor=2), nn.ZeroPad2d(1)],
+    "pad": [nn.ZeroPad2d(1), nn.ReflectionPad1d(1), nn.ReplicationPad3d(1), nn.CircularPad2d(1)],
+    "other": [nn.Identity(), nn.Upsample(scale_factor=2)],
 }
 
 
@@ -86,12 +87,12 @@ def test_linear_and_norm_arrays():
 
     norm = seeded(nn.BatchNorm1d, 3)
     arrays = arrays_of(norm)
-    assert set(arrays) == {"scale", "shift", "mean", "variance"}
-    y = (x - arrays["mean"]) / np.sqrt(arrays["variance"] + norm.eps)
+    assert set(arrays) == {"scale", "shift", "mean", "variance", "epsilon"}
+    y = (x - arrays["mean"]) / np.sqrt(arrays["variance"] + arrays["epsilon"])
     expected = norm(torch.from_numpy(x)).detach().numpy()
     np.testing.assert_allclose(y * arrays["scale"] + arrays["shift"], expected, rtol=1e-12)
 
-    assert set(arrays_of(nn.BatchNorm2d(3, affine=False))) == {"mean", "variance"}
+    assert set(arrays_of(nn.BatchNorm2d(3, affine=False))) == {"mean", "variance", "epsilon"}
     assert set(arrays_of(nn.LayerNorm(3))) == {"scale", "shift"}
 
 

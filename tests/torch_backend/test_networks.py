@@ -187,7 +187,8 @@ def test_exported_programs(exported):
             theirs.grid,
         )
         for key, array in original.parameters(name).items():
-            np.testing.assert_array_equal(model.parameters(name)[key], array)
+            if key != "epsilon":  # a program holds it as a constant of its graph
+                np.testing.assert_array_equal(model.parameters(name)[key], array)
     x = picture(3)
     a, b = (m.pullback(x, np.ones_like, wrt=["bn1", INPUT], rule=GUIDED) for m in (model, original))
     for node in ("bn1", INPUT):
@@ -402,7 +403,8 @@ def test_token_grids(prefix):
         assert layers[name].prefix == prefix
     assert layers["head"].grid is None
     assert layers["encoder.layers.0.self_attn"].kind == "attention"
-    assert auto_layer(layers).name == "norm"
+    # With a class token, the tokens on the grid say nothing any more behind the last attention.
+    assert auto_layer(layers).name == ("encoder.layers.0" if prefix else "norm")
     nodes = ["encoder.layers.0", "encoder.layers.1.norm1", "embed", INPUT]
     assert_gradients_are_slopes(model, x, nodes)
     tokens = net.encoder(
