@@ -60,7 +60,7 @@ def network(x: np.ndarray, index: int) -> tuple[Any, str, Callable[[], object], 
             try:
                 return made(input_tensor=tensor, targets=[ClassifierOutputTarget(index)])
             finally:
-                made.activations_and_grads.release()
+                getattr(made, "base_cam", made).activations_and_grads.release()
 
         return run
 

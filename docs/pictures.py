@@ -2,7 +2,7 @@
 
 Run ``python docs/pictures.py WEIGHTS``: the demo network needs nothing, and the ImageNet network is
 MobileNetV2 with the weights in the file WEIGHTS, an npz with torchvision's names, trained by
-TensorFlow (so with its padding, and inputs in [-1, 1]).  The photograph is scikit-image's cat.
+TensorFlow (so with its padding, and inputs in [-1, 1]).  The photographs are scikit-image's.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def imagenet(weights: Path) -> Any:
 
 def main() -> None:
     """Draw every sheet."""
-    from skimage.data import chelsea
+    from skimage.data import chelsea, coffee
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("weights", type=Path)
@@ -103,7 +103,7 @@ def main() -> None:
     scene = scenes()[0][0]
     for page in options.pages:
         for name, model, picture, target in (
-            ("imagenet", net, chelsea(), None),
+            ("imagenet", net, chelsea() if page == "gradient" else coffee(), None),
             ("demo", "demo", scene, None),
         ):
             comparison = cnnviz.compare(model, picture, PAGES[page], target)
