@@ -18,7 +18,7 @@ PERTURBING: list[ExplainerSpec] = [
             "networks, CVPR workshops 2020",
         ),
         aliases=("scorecam", "faster-score-cam"),
-        cost="1 forward a channel, and 1",
+        cost="1 forward a channel",
     ),
     ExplainerSpec(
         name="ss-cam",
@@ -31,7 +31,7 @@ PERTURBING: list[ExplainerSpec] = [
             "2020",
         ),
         aliases=("sscam", "smoothed-score-cam"),
-        cost="1 forward a channel and draw, and 1",
+        cost="1 forward a channel and draw",
     ),
     ExplainerSpec(
         name="is-cam",
@@ -43,7 +43,7 @@ PERTURBING: list[ExplainerSpec] = [
             "Naidu et al., IS-CAM: integrated Score-CAM for axiomatic-based explanations, 2020",
         ),
         aliases=("iscam", "integrated-score-cam"),
-        cost="1 forward a channel and step, and 1",
+        cost="1 forward a channel and step",
     ),
     ExplainerSpec(
         name="ablation-cam",
@@ -56,7 +56,7 @@ PERTURBING: list[ExplainerSpec] = [
             "via gradient-free localization, WACV 2020",
         ),
         aliases=("ablationcam",),
-        cost="1 forward a channel, and 1",
+        cost="1 forward a channel",
     ),
     ExplainerSpec(
         name="full-grad",
@@ -69,6 +69,6 @@ PERTURBING: list[ExplainerSpec] = [
             "NeurIPS 2019",
         ),
         aliases=("fullgrad", "full-gradient"),
-        cost="2 forward, 1 backward",
+        cost="1 forward, 1 backward",
     ),
 ]

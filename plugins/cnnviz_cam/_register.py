@@ -135,7 +135,7 @@ def cnnviz_explainers() -> list[ExplainerSpec]:
                 "technique for deep convolutional neural network models, 2019",
             ),
             aliases=("smooth-grad-cam-pp",),
-            cost="1 forward; 1 forward and 1 backward a noisy copy",
+            cost="1 forward, 1 backward a noisy copy",
         ),
         ExplainerSpec(
             name="shapley-cam",
@@ -144,8 +144,7 @@ def cnnviz_explainers() -> list[ExplainerSpec]:
             family="cam",
             needs=frozenset({"capture", "gradient", "curvature"}),
             references=("Cai, CAMs as Shapley value-based explainers, The Visual Computer, 2025",),
-            cost="1 forward and 1 backward with their derivatives, 1 more where the score is "
-            "curved",
+            cost="2 forward, 3 backward",
         ),
         *ACTIVATIONS,
         *PERTURBING,

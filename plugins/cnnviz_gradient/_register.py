@@ -62,7 +62,7 @@ def cnnviz_explainers() -> list[ExplainerSpec]:
                 "gradient-based localization, ICCV 2017",
             ),
             aliases=("guided-gradcam",),
-            cost="2 forwards, 2 backwards",
+            cost="2 forward, 2 backward",
         ),
         ExplainerSpec(
             name="gradient-x-input",
@@ -85,7 +85,7 @@ def cnnviz_explainers() -> list[ExplainerSpec]:
             needs=GRADIENT,
             references=("Smilkov et al., SmoothGrad: removing noise by adding noise, 2017",),
             aliases=("smooth-grad",),
-            cost="1 forward, and 1 forward and 1 backward for each noisy copy",
+            cost="1 forward, 1 backward a noisy copy",
         ),
         ExplainerSpec(
             name="smoothgrad-squared",
@@ -98,7 +98,7 @@ def cnnviz_explainers() -> list[ExplainerSpec]:
                 "NeurIPS 2019",
             ),
             aliases=("smoothgrad-sq", "smooth-grad-squared"),
-            cost="1 forward, and 1 forward and 1 backward for each noisy copy",
+            cost="1 forward, 1 backward a noisy copy",
         ),
         ExplainerSpec(
             name="vargrad",
@@ -111,7 +111,7 @@ def cnnviz_explainers() -> list[ExplainerSpec]:
                 "sensitivity to parameter values, 2018",
             ),
             aliases=("var-grad",),
-            cost="1 forward, and 1 forward and 1 backward for each noisy copy",
+            cost="1 forward, 1 backward a noisy copy",
         ),
         ExplainerSpec(
             name="integrated-gradients",
@@ -121,7 +121,7 @@ def cnnviz_explainers() -> list[ExplainerSpec]:
             needs=GRADIENT,
             references=("Sundararajan et al., Axiomatic attribution for deep networks, ICML 2017",),
             aliases=("ig",),
-            cost="2 forwards, and 1 forward and 1 backward for each step",
+            cost="1 forward, 1 backward a step",
         ),
         ExplainerSpec(
             name="blur-integrated-gradients",
@@ -131,7 +131,7 @@ def cnnviz_explainers() -> list[ExplainerSpec]:
             needs=GRADIENT,
             references=("Xu et al., Attribution in scale and space, CVPR 2020",),
             aliases=("blur-ig",),
-            cost="2 forwards, and 1 forward and 1 backward for each step",
+            cost="1 forward, 1 backward a step",
         ),
         ExplainerSpec(
             name="guided-integrated-gradients",
@@ -144,7 +144,7 @@ def cnnviz_explainers() -> list[ExplainerSpec]:
                 "removing noise, CVPR 2021",
             ),
             aliases=("guided-ig",),
-            cost="3 forwards and 1 backward, and 1 forward and 1 backward for each step in turn",
+            cost="1 forward, 1 backward a step, in turn",
         ),
         ExplainerSpec(
             name="expected-gradients",
@@ -157,6 +157,6 @@ def cnnviz_explainers() -> list[ExplainerSpec]:
                 "attribution priors and expected gradients, Nature Machine Intelligence, 2021",
             ),
             aliases=("gradient-shap", "gradientshap"),
-            cost="1 forward, and 2 forwards and 1 backward for each draw",
+            cost="2 forward, 1 backward a draw",
         ),
     ]
