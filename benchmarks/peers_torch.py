@@ -88,7 +88,7 @@ def network(x: np.ndarray, index: int) -> tuple[Any, str, Callable[[], object], 
                 tensor, n_steps=50, internal_batch_size=16, target=index
             ),
             "expected-gradients": lambda: captum.GradientShap(net).attribute(
-                tensor, zeros, n_samples=25, target=index
+                tensor, zeros, n_samples=50, target=index
             ),
             "occlusion": lambda: captum.Occlusion(net).attribute(
                 tensor, (3, 32, 32), (3, 8, 8), target=index, perturbations_per_eval=16

@@ -193,6 +193,7 @@ def compare(
     *,
     budget: int | None = BUDGET,
     preprocessed: bool = False,
+    input: str | None = None,
     preprocess: Preprocess | None = None,
     labels: Labels | None = None,
     batch_size: int | None = None,
@@ -203,7 +204,7 @@ def compare(
 
     Parameters
     ----------
-    model, images, target, preprocessed, preprocess, labels, batch_size
+    model, images, target, preprocessed, input, preprocess, labels, batch_size
         As for `explain`.
     methods : sequence of str, or mapping of str to mapping, optional
         Which methods; a mapping gives each its own parameters, as in
@@ -237,7 +238,7 @@ def compare(
     ['grad-cam', 'saliency']
     """
     network = network_of(model, preprocess=preprocess, labels=labels)
-    samples = samples_of(network, images, preprocessed=preprocessed)
+    samples = samples_of(network, images, preprocessed=preprocessed, input=input)
     return run_methods(
         network, samples, methods, target, layer, budget=budget, batch_size=batch_size
     )

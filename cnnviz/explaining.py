@@ -64,21 +64,25 @@ def explain(
     layer: AskedLayer = AUTO,
     *,
     preprocessed: bool = False,
+    input: str | None = None,
     preprocess: Preprocess | None = None,
     labels: Labels | None = None,
     batch_size: int | None = None,
     **params: Any,
 ) -> Explanation:
-    """Explain what a network looks at in pictures.
+    """Explain what a network looks at in pictures, signals or volumes.
 
     Parameters
     ----------
     model : network, Network or str
         A network of an installed framework; one that was wrapped with `wrap`, which is faster for
         many calls; or a source for `load`, such as "torchvision:resnet50".
-    images : path, PIL image, ndarray, or sequence of these
+    images : path, PIL image, ndarray, sequence of these, or mapping of str to these
         Pictures of any sizes: (H, W, 3) uint8, or float in [0, 1].  With `preprocessed`, an array
-        (N, H, W, C) in the network's own value range, channels last for every framework.
+        (N, H, W, C) in the network's own value range, channels last for every framework; (N, L, C)
+        for networks on signals, (N, D, H, W, C) for networks on volumes.  For a network with
+        several inputs a mapping from their names: such pictures for the one that is explained, and
+        for each other an array with a row for each sample or one row for all.
     method : str
         Which explainer; `methods` lists them.
     target : int, str, Target, None, or a sequence of these
@@ -91,7 +95,10 @@ def explain(
         own layer, as ``net.layer4``; "auto" for the last with a spatial grid.  A sequence is for
         methods that look at several, such as layer-fusion.
     preprocessed : bool
-        Whether `images` is a prepared batch.
+        Whether `images` is a prepared batch, or a mapping of such.
+    input : str, optional
+        Which of several inputs is explained; the first with a spatial grid if left out.  The others
+        are held, and samples of which they differ go through the network one by one.
     preprocess : Preprocessing or callable, optional
         What is done to a picture before the network sees it, if it is not known or to be another.
     labels : sequence of str, or "imagenet-1k", optional
@@ -122,7 +129,7 @@ def explain(
     where = layer_text(network, layer)
     ((name, explainer),) = make_explainers({method: params}, where, batch_size).items()
     require(explainer.needs, network.model, name, runnable(network.model))
-    samples = samples_of(network, images, preprocessed=preprocessed)
+    samples = samples_of(network, images, preprocessed=preprocessed, input=input)
     parts = []
     with one_layer(name, layer, where):
         for task in batches(network, samples, target, batch_size):
@@ -339,8 +346,13 @@ class Task:
             pictures=tuple(sample.pixels for sample in self.samples),
             names=tuple(sample.name for sample in self.samples),
             extras=found.extras,
-            provenance=_provenance(self.network, method),
+            provenance={**_provenance(self.network, method), **self._explained()},
         )
+
+    def _explained(self) -> dict[str, str]:
+        """Say which of several inputs was explained."""
+        held = self.samples[0].held
+        return {} if held is None else {"input": held.free}
 
     def _check(self, method: str, found: Maps) -> None:
         """Check that a method gave one map for each sample."""
@@ -425,19 +437,28 @@ def batches(
 
     def activation() -> str:
         # Some networks tell only once they have run.
-        network.model.forward(samples[0].x[None])
-        return network.model.activation
+        model = samples[0].model(network)
+        model.forward(samples[0].x[None])
+        return model.activation
 
     rows, targets = targets_for(target, len(samples), network.labels, activation)
-    step = batch_size or BATCH
-    for start in range(0, len(rows), step):
-        chosen = slice(start, start + step)
+    for chosen in _divided([samples[i] for i in rows], batch_size or BATCH):
         batch = tuple(samples[i] for i in rows[chosen])
         x = np.stack([sample.x for sample in batch])
         # One array for all methods, so that the model knows it again without comparing values.
         x.flags.writeable = False
-        memo = _Memory(network.model, x)
+        memo = _Memory(batch[0].model(network), x)
         yield Task(network, batch, tuple(targets[chosen]), x, memo, len(rows))
+
+
+def _divided(samples: Sequence[Sample], most: int) -> Iterator[slice]:
+    """Divide samples into runs of at most so many that share what the other inputs are held at."""
+    start = 0
+    for end in range(1, len(samples) + 1):
+        last = end == len(samples)
+        if last or end - start == most or samples[end].held is not samples[start].held:
+            yield slice(start, end)
+            start = end
 
 
 def join(parts: Sequence[Explanation]) -> Explanation:

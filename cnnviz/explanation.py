@@ -23,6 +23,7 @@ from cnnviz.pictures import (
     stamp,
 )
 from cnnviz.preprocess import Geometry
+from cnnviz.rendering import SIDE, Scene, draw_signal, draw_volume, hottest
 from cnnviz_core.errors import (
     ArrayError,
     MissingBackendError,
@@ -63,6 +64,9 @@ _UPSAMPLINGS: Final = ("bilinear", "bicubic", "nearest")
 _UNSIGNED: Final = frozenset({"max-abs", "sum-abs", "mean-abs", "l2"})
 """The reductions over channels that lose the sign."""
 _FORMAT = 1
+_KINDS: Final = {1: "signal", 2: "picture", 3: "volume"}
+_AXES: Final = {1: ("position",), 2: ("y", "x"), 3: ("z", "y", "x")}
+_GRIDS: Final = {1: ("step",), 2: ("row", "column"), 3: ("slice", "row", "column")}
 _PER_SAMPLE = ("targets", "target_labels", "predictions", "status", "geometry", "pictures", "names")
 _ROWS = 12
 
@@ -133,11 +137,12 @@ class Explanation:
 
     Attributes
     ----------
-    maps : ndarray (N, H, W)
-        One map for each sample at the size of the network's input, in the method's own units: not
-        normalised.
+    maps : ndarray (N, H, W), (N, L) or (N, D, H, W)
+        One map for each sample, a picture, a signal or a volume, at the size of the network's
+        input, in the method's own units: not normalised.
     raw : ndarray (N, h, w) or (N, H, W, C)
-        The method's own result, signed: at the layer's size, or for each input value.
+        The method's own result, signed: at the layer's size, or for each input value.  Of signals
+        (N, l) or (N, L, C), of volumes (N, d, h, w) or (N, D, H, W, C).
     targets : tuple of Target
         What was explained, resolved: a predicted class has become that class.
     target_labels : tuple of str
@@ -147,7 +152,8 @@ class Explanation:
     geometry : tuple of Geometry
         Where each input lies in its picture.
     pictures : tuple of ndarray (H, W, 3) of uint8
-        The pictures as they came, of any sizes.
+        The pictures as they came, of any sizes; volumes (D, H, W, 3) likewise, as they are drawn.
+        Of signals their values (L, C).
     names : tuple of str
         What the pictures are called.
     status : tuple of str
@@ -218,12 +224,20 @@ class Explanation:
                 "as many in each part, and at least one",
                 "give every part one entry for each sample",
             )
+        axes = self.maps.ndim - 1
+        if axes not in _KINDS or self.raw.ndim not in (axes + 1, axes + 2):
+            raise ArrayError(
+                f"the maps have the shape {self.maps.shape}, the raw result {self.raw.shape}",
+                "maps of signals (N, L), pictures (N, H, W) or volumes (N, D, H, W), and as many "
+                "axes in the raw result, or one more for channels",
+                "make the maps of the raw result with cnnviz_core.explainer.present",
+            )
         for i, (geometry, picture) in enumerate(zip(self.geometry, self.pictures, strict=True)):
-            if (geometry.size, geometry.original) != (self.maps.shape[1:], picture.shape[:2]):
+            if (geometry.size, geometry.original) != (self.maps.shape[1:], picture.shape[:-1]):
                 raise ArrayError(
                     f"the geometry of sample {i} leads from {geometry.size} to {geometry.original}",
                     f"from the map's size {self.maps.shape[1:]} to the picture's "
-                    f"{picture.shape[:2]}",
+                    f"{picture.shape[:-1]}",
                     "use the geometry that came with this picture's preparation",
                 )
 
@@ -281,7 +295,12 @@ class Explanation:
     @property
     def fine(self) -> bool:
         """Whether the method attributes to single input values, not to the grid of a layer."""
-        return self.raw.ndim == 4
+        return self.raw.ndim == self.maps.ndim + 1
+
+    @property
+    def kind(self) -> str:
+        """What the samples are: "picture", "signal" or "volume"."""
+        return _KINDS[self.maps.ndim - 1]
 
     def shown(
         self,
@@ -348,7 +367,7 @@ class Explanation:
         return replace(self, maps=maps, status=tuple(kept), presentation=new)
 
     def heatmap(self, i: int = 0, normalise: Normalise = True) -> Array:
-        """Give a sample's map in the original picture's coordinates.
+        """Give a sample's map in the original picture's coordinates, or the signal's or volume's.
 
         Parameters
         ----------
@@ -365,7 +384,7 @@ class Explanation:
 
         Returns
         -------
-        ndarray (H, W)
+        ndarray (H, W), (L,) or (D, H, W)
             At the picture's size; 0 where the network did not see the picture, and all zero if
             `normalise` and the map's status is not "ok".
 
@@ -403,7 +422,7 @@ class Explanation:
         return normalised
 
     def boxes(self, threshold: float = THRESHOLD, *, largest: bool = True) -> list[Array]:
-        """Find boxes around what is hot, in the original pictures' coordinates.
+        """Find boxes around what is hot in the original pictures, or intervals of signals.
 
         Parameters
         ----------
@@ -417,11 +436,12 @@ class Explanation:
         -------
         list of ndarray (k, 4) of int
             One for each sample: (x0, y0, x1, y1), half-open, in pixels; empty where nothing is hot.
+            Of signals (k, 2): from which position to which, half-open.
 
         Raises
         ------
         ParameterError
-            If the threshold is not in [0, 1].
+            If the threshold is not in [0, 1], or the samples are volumes.
         """
         return [self._boxes(i, threshold, largest) for i in range(len(self))]
 
@@ -429,9 +449,19 @@ class Explanation:
         """Find the boxes of one sample."""
         from cnnviz_core import maps
 
+        if self.kind == "volume":
+            raise ParameterError(
+                "boxes were asked for, and the samples are volumes",
+                "pictures or signals",
+                f"leave boxes out; heatmap() > {threshold} marks the voxels",
+            )
+        heat = self.heatmap(i, normalise=False)
+        # A signal is a picture of one row.
+        corners = [0, 1, 2, 3] if heat.ndim == 2 else [0, 2]
         if self.status[i] != "ok":
-            return np.zeros((0, 4), dtype=np.int64)
-        return maps.boxes_of(self.heatmap(i, normalise=False), threshold, largest=largest)
+            return np.zeros((0, len(corners)), dtype=np.int64)
+        flat = np.atleast_2d(heat)
+        return maps.boxes_of(flat, threshold, largest=largest)[:, corners]
 
     def overlay(
         self,
@@ -444,6 +474,9 @@ class Explanation:
         normalise: Normalise = True,
     ) -> Image.Image:
         """Lay a sample's map over its picture.
+
+        A signal is drawn as lines over bands in the colours of the heat, a volume as three slices
+        through its hottest voxel, or through its middle where the status is not "ok".
 
         Parameters
         ----------
@@ -466,17 +499,94 @@ class Explanation:
             Of the original picture's size.  A status other than "ok" is written on it.
         """
         i = self._index(i)
-        image = overlay(
-            self.pictures[i],
-            self.shown_heat(i, normalise),
-            alpha=alpha,
-            colours=colours,
-            signed=self.signed and normalise != "min-max",
-            fine=self.fine,
-        )
+        found: Any = self._boxes(i, threshold, True) if boxes else ()
+        if self.kind == "picture":
+            image = overlay(
+                self.pictures[i],
+                self.shown_heat(i, normalise),
+                alpha=alpha,
+                colours=colours,
+                signed=self.signed and normalise != "min-max",
+                fine=self.fine,
+            )
+        else:
+            scene = self.scene(i, alpha=alpha, colours=colours, normalise=normalise, boxes=found)
+            image, found = scene.overlay(), scene.frames
         if boxes:
-            image = draw_boxes(image, self._boxes(i, threshold, True))
+            image = draw_boxes(image, found)
         return stamp(image, self.note(i)) if self.note(i) else image
+
+    def scene(
+        self,
+        i: int = 0,
+        *,
+        side: int = SIDE,
+        alpha: float = ALPHA,
+        colours: str | None = None,
+        normalise: Normalise = True,
+        boxes: Array | tuple[Any, ...] = (),
+    ) -> Scene:
+        """Draw a signal or a volume, with the heat in a layer of its own.
+
+        Parameters
+        ----------
+        i : int
+            The sample.
+        side : int
+            The width of the drawing, in pixels.
+        alpha, colours, normalise
+            As for `overlay`.
+        boxes : array_like (k, 2)
+            Intervals of a signal, to know where they are in the drawing.
+
+        Returns
+        -------
+        Scene
+
+        Raises
+        ------
+        ParameterError
+            If the sample is a picture, which needs no drawing.
+        """
+        i = self._index(i)
+        if self.kind == "picture":
+            raise ParameterError("a scene of a picture was asked for", "overlay", "call overlay()")
+        heat = self.shown_heat(i, normalise)
+        signed = self.signed and normalise != "min-max"
+        sample, fine = self.pictures[i], self.fine
+        if self.kind == "signal":
+            return draw_signal(
+                sample,
+                heat,
+                alpha=alpha,
+                colours=colours,
+                signed=signed,
+                fine=fine,
+                intervals=boxes,
+                side=side,
+            )
+        at = self.focus(i)
+        return draw_volume(
+            sample, heat, at, alpha=alpha, colours=colours, signed=signed, fine=fine, side=side
+        )
+
+    def focus(self, i: int = 0) -> tuple[int, ...]:
+        """Give the place at which a sample's map is hottest, in its own coordinates.
+
+        Parameters
+        ----------
+        i : int
+            The sample.
+
+        Returns
+        -------
+        tuple of int
+            (row, column) of a picture, (position,) of a signal, (depth, row, column) of a volume;
+            of signed maps where the magnitude is largest; the middle where the status is not "ok".
+        """
+        i = self._index(i)
+        heat = self.heatmap(i, normalise=False)
+        return hottest(heat if self.status[i] == "ok" else np.zeros_like(heat))
 
     def shown_heat(self, i: int = 0, normalise: Normalise = True) -> Array:
         """Give what is drawn of a sample's map.
@@ -707,7 +817,7 @@ class Explanation:
         xarray.Dataset
             The variables "maps" (sample, y, x), "raw", "scores" and "probabilities", the
             coordinates "name", "target" and "status" of the samples, and the method in the
-            attributes.
+            attributes.  Maps of signals are (sample, position), of volumes (sample, z, y, x).
 
         Raises
         ------
@@ -722,9 +832,10 @@ class Explanation:
                 "xarray, for results with named axes",
                 "pip install 'cnnviz[xarray]'",
             ) from None
-        axes = ("row", "column") if self.raw.ndim == 3 else ("y", "x", "channel")
+        rank = self.maps.ndim - 1
+        axes = (*_AXES[rank], "channel") if self.fine else _GRIDS[rank]
         variables: dict[str, Any] = {
-            "maps": (("sample", "y", "x"), self.maps),
+            "maps": (("sample", *_AXES[rank]), self.maps),
             "raw": (("sample", *axes), self.raw),
         }
         for name in ("scores", "probabilities"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -60,7 +60,7 @@ def wrap(
     *,
     preprocess: Preprocess | None = None,
     labels: Labels | None = None,
-    input_shape: tuple[int, ...] | None = None,
+    input_shape: tuple[int, ...] | Mapping[str, tuple[int, ...]] | None = None,
     output: Any = None,
     activation: Literal["softmax", "sigmoid", "none"] | None = None,
     name: str | None = None,
@@ -80,8 +80,9 @@ def wrap(
         keras.applications.
     labels : sequence of str, or "imagenet-1k", optional
         The names of the classes in the order of the output.  Found likewise.
-    input_shape : tuple of int, optional
-        (H, W, C) of the input, where neither the network nor the preprocessing tells.
+    input_shape : tuple of int, or mapping of str to tuple, optional
+        (H, W, C) of the input, where neither the network nor the preprocessing tells; one for each
+        of several inputs.
     output : str, int or callable, optional
         Which of several outputs is the main one: a key, an index, or a function that picks it.
     activation : {"softmax", "sigmoid", "none"}, optional
@@ -168,11 +169,18 @@ def _described(native: Any) -> Described:
 
 def _behind_protocol(native: Any, how: dict[str, Any], preprocess: Preprocess | None) -> Model:
     """Put a framework's network behind the protocol; the preprocessing tells the input's shape."""
-    if isinstance(preprocess, Preprocessing) and preprocess.size is not None:
-        channels = 1 if preprocess.channels == "L" else 3
-        how = {"input_shape": (*preprocess.size, channels), **how}
-    model: Model = import_string(get_registry().backend_of(native).wrap)(native, **how)
-    return model
+    behind: Callable[..., Model] = import_string(get_registry().backend_of(native).wrap)
+    if not isinstance(preprocess, Preprocessing) or preprocess.size is None:
+        return behind(native, **how)
+    channels = 1 if preprocess.channels == "L" else 3
+    try:
+        return behind(native, **{"input_shape": (*preprocess.size, channels), **how})
+    except ParameterError:
+        # One shape says too little of a network with several inputs.
+        model = behind(native, **how)
+        if len(model.inputs) < 2:
+            raise
+        return model
 
 
 def _names(labels: Labels | None) -> tuple[str, ...] | None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import math
-import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,11 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from cnnviz.colours import colourise
+from cnnviz.lettering import font_for, leading, text_width, wrapped, write
 from cnnviz_core.errors import ArrayError, ParameterError
 from cnnviz_core.model import Array, as_float
 
 if TYPE_CHECKING:
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image
 
 __all__ = [
     "ALPHA",
@@ -30,6 +29,7 @@ __all__ = [
     "Outline",
     "as_image",
     "contact_sheet",
+    "darkened",
     "draw_boxes",
     "encode",
     "heat_layer",
@@ -72,8 +72,6 @@ _LUMINANCE = (0.213, 0.715, 0.072, 0.0)
 _INK, _MUTED, _WARNING = "#1c2128", "#59636e", "#9a5b00"
 _PAPER, _EMPTY, _RULE = "#ffffff", "#f1f3f5", "#d5dae0"
 _NOTE_LINES = 4
-# What Pillow's own font can draw.
-_PLAIN = frozenset(string.printable + "…°·“”‘’")
 
 
 def heat_layer(
@@ -168,14 +166,33 @@ def overlay(
             "bring it there with Geometry.map_to_original",
         )
     layer = heat_layer(heat, alpha=alpha, colours=colours, signed=signed, fine=fine)
-    look = FINE if fine else SMOOTH
-    photo = as_image(pixels)
-    grey = photo.convert("L", _LUMINANCE).convert("RGB")
-    ground = Image.blend(photo, grey, alpha * look.grey)
-    ground = ground.point(lambda value: value * (1 - alpha * look.dark))
+    ground = darkened(as_image(pixels), alpha, FINE if fine else SMOOTH)
     heated = Image.fromarray(layer)
     ground.paste(heated, mask=heated)
     return ground
+
+
+def darkened(photo: Image.Image, alpha: float, look: Look) -> Image.Image:
+    """Take light and colour from a photograph, so that heat stands out on it.
+
+    Parameters
+    ----------
+    photo : PIL image
+        RGB.
+    alpha : float
+        From 0, nothing is taken, to 1.
+    look : Look
+        How much.
+
+    Returns
+    -------
+    PIL.Image.Image
+    """
+    from PIL import Image
+
+    grey = photo.convert("L", _LUMINANCE).convert("RGB")
+    ground = Image.blend(photo, grey, alpha * look.grey)
+    return ground.point(lambda value: value * (1 - alpha * look.dark))
 
 
 @dataclass(frozen=True)
@@ -247,8 +264,8 @@ def stamp(image: Image.Image | Array, note: str) -> Image.Image:
     noted = as_image(image).copy()
     width, height = noted.size
     px = max(11, round(min(noted.size) / 18))
-    lines = _wrap(note, px, width - px, _NOTE_LINES)
-    tall = round(px * 0.6) + _leading(px) * len(lines)
+    lines = wrapped(note, px, width - px, _NOTE_LINES)
+    tall = round(px * 0.6) + leading(px) * len(lines)
     amber = "#ffb000"
     if " ".join(lines) == " ".join(note.split()) and 2 * tall <= height:
         strip = Image.new("RGB", (width, tall), "#14171a")
@@ -257,7 +274,7 @@ def stamp(image: Image.Image | Array, note: str) -> Image.Image:
             (0, height - tall),
         )
         top = height - tall + round(px * 0.35)
-        _write(ImageDraw.Draw(noted), (width / 2, top), lines, px, amber, "ma")
+        write(ImageDraw.Draw(noted), (width / 2, top), lines, px, amber, "ma")
     ImageDraw.Draw(noted).rectangle(
         (0, 0, width - 1, height - 1), outline=amber, width=_line(noted.size)
     )
@@ -337,23 +354,23 @@ def contact_sheet(
     # Narrow columns still have room for their words.
     widths = [max(w, cell // 2) for w in widths]
 
-    heads = [_wrap(text, body, w, 2) for text, w in zip(column_titles, widths, strict=False)]
-    names = [_wrap(text, body, round(cell * 0.7), 4) for text in row_titles]
+    heads = [wrapped(text, body, w, 2) for text, w in zip(column_titles, widths, strict=False)]
+    names = [wrapped(text, body, round(cell * 0.7), 4) for text in row_titles]
     blocks = headings or {}
     bold = round(body * 1.25)
-    room = [_leading(bold) + gap if i in blocks else 0 for i in range(len(grid))]
+    room = [leading(bold) + gap if i in blocks else 0 for i in range(len(grid))]
     captions = [
-        [_wrap(c.caption, body - 1, w, 3) if c else [] for c, w in zip(row, widths, strict=True)]
+        [wrapped(c.caption, body - 1, w, 3) if c else [] for c, w in zip(row, widths, strict=True)]
         for row in grid
     ]
-    line, small = _leading(body), _leading(body - 1)
-    side = max((_text_width(t, body) for lines in names for t in lines), default=0)
+    line, small = leading(body), leading(body - 1)
+    side = max((text_width(t, body) for lines in names for t in lines), default=0)
     left = margin + (side + 2 * gap if side else 0)
     width = left + sum(widths) + gap * (columns - 1) + margin
-    banner = _wrap(title, round(body * 1.6), width - 2 * margin, 2)
+    banner = wrapped(title, round(body * 1.6), width - 2 * margin, 2)
     paragraphs = footer.count("\n") + 1
-    foot = _wrap(footer, body - 1, width - 2 * margin, max(4, 3 * paragraphs))
-    top = margin + len(banner) * _leading(round(body * 1.6)) + (gap if banner else 0)
+    foot = wrapped(footer, body - 1, width - 2 * margin, max(4, 3 * paragraphs))
+    top = margin + len(banner) * leading(round(body * 1.6)) + (gap if banner else 0)
     below = [
         h + (small * max(map(len, c)) + gap // 2 if any(c) else 0) + gap
         for h, c in zip(heights, captions, strict=True)
@@ -364,29 +381,29 @@ def contact_sheet(
 
     sheet = Image.new("RGB", (width, height), _PAPER)
     pen = ImageDraw.Draw(sheet)
-    _write(pen, (margin, margin), banner, round(body * 1.6), _INK)
+    write(pen, (margin, margin), banner, round(body * 1.6), _INK)
     x = left
     for lines, w in zip(heads, widths, strict=False):
-        _write(pen, (x + w / 2, top + head - gap // 2 - line * len(lines)), lines, body, _INK, "ma")
+        write(pen, (x + w / 2, top + head - gap // 2 - line * len(lines)), lines, body, _INK, "ma")
         x += w + gap
     y = top + head
     for i, row in enumerate(grid):
         if i in blocks:
-            _write(pen, (margin, y), _wrap(blocks[i], bold, width - 2 * margin, 1), bold, _INK)
+            write(pen, (margin, y), wrapped(blocks[i], bold, width - 2 * margin, 1), bold, _INK)
             y += room[i]
         if names:
             middle = y + (heights[i] - line * len(names[i])) / 2
-            _write(pen, (margin + side, middle), names[i], body, _INK, "ra")
+            write(pen, (margin + side, middle), names[i], body, _INK, "ra")
         x = left
         for j, content in enumerate(row):
             if content is not None:
                 picture = scaled[i][j] or _placeholder(content.note, widths[j], heights[i], body)
                 sheet.paste(picture, (x + (widths[j] - picture.width) // 2, y))
                 place = (x + widths[j] / 2, y + heights[i] + gap // 2)
-                _write(pen, place, captions[i][j], body - 1, _MUTED, "ma")
+                write(pen, place, captions[i][j], body - 1, _MUTED, "ma")
             x += widths[j] + gap
         y += below[i]
-    _write(pen, (margin, height - margin - len(foot) * small), foot, body - 1, _MUTED)
+    write(pen, (margin, height - margin - len(foot) * small), foot, body - 1, _MUTED)
     return sheet
 
 
@@ -470,9 +487,9 @@ def _placeholder(note: str, width: int, height: int, px: int) -> Image.Image:
     panel = Image.new("RGB", (width, height), _EMPTY)
     pen = ImageDraw.Draw(panel)
     pen.rectangle((0, 0, width - 1, height - 1), outline=_RULE)
-    line = _leading(px - 1)
-    lines = _wrap(note, px - 1, width - 2 * px, max(1, (height - px) // line))
-    _write(pen, (width / 2, (height - line * len(lines)) / 2), lines, px - 1, _WARNING, "ma")
+    line = leading(px - 1)
+    lines = wrapped(note, px - 1, width - 2 * px, max(1, (height - px) // line))
+    write(pen, (width / 2, (height - line * len(lines)) / 2), lines, px - 1, _WARNING, "ma")
     return panel
 
 
@@ -490,13 +507,13 @@ def _outlined(image: Image.Image, outlines: Sequence[Outline], scale: float = 1.
         pen.rectangle((x0, y0, x1 - 1, y1 - 1), outline=outline.colour, width=thick)
         if outline.label:
             px = max(10, round(min(image.size) / 20))
-            wide, tall = _text_width(outline.label, px) + px // 2, round(px * 1.3)
+            wide, tall = text_width(outline.label, px) + px // 2, round(px * 1.3)
             x = max(0, min(x0, image.width - wide))
             y = y0 - tall if y0 >= tall else y0
             pen.rectangle((x, y, x + wide - 1, y + tall - 1), fill=outline.colour)
             r, g, b = ImageColor.getrgb(outline.colour)[:3]
             ink = "black" if 0.299 * r + 0.587 * g + 0.114 * b > 128 else "white"
-            font = _font(outline.label, px)
+            font = font_for(outline.label, px)
             pen.text((x + wide / 2, y + tall / 2), outline.label, fill=ink, font=font, anchor="mm")
     return image
 
@@ -504,75 +521,3 @@ def _outlined(image: Image.Image, outlines: Sequence[Outline], scale: float = 1.
 def _line(size: tuple[int, int]) -> int:
     """Give how thick lines are drawn on a picture of a size."""
     return math.ceil(max(size) / 150)
-
-
-def _font(text: str, px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Give a font that can draw a text: Pillow's own, or matplotlib's for what it lacks."""
-    return _plain_font(px) if set(text) <= _PLAIN else _wide_font(px)
-
-
-@functools.lru_cache(maxsize=32)
-def _plain_font(px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Give Pillow's own font."""
-    from PIL import ImageFont
-
-    return ImageFont.load_default(px)
-
-
-@functools.lru_cache(maxsize=32)
-def _wide_font(px: int) -> ImageFont.FreeTypeFont:
-    """Give a font with the letters of most alphabets, as large to the eye."""
-    import matplotlib
-    from PIL import ImageFont
-
-    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", px * 0.92)
-
-
-def _leading(px: int) -> int:
-    """Give the distance between lines of text."""
-    return round(px * 1.35)
-
-
-def _text_width(text: str, px: int) -> int:
-    """Measure a text, in pixels."""
-    return round(_font(text, px).getlength(text))
-
-
-def _wrap(text: str, px: int, width: int, most: int) -> list[str]:
-    """Break a text into at most so many lines of a width; what does not fit ends in an ellipsis."""
-    lines: list[str] = []
-    for paragraph in filter(None, text.split("\n")):
-        line = ""
-        for word in paragraph.split():
-            longer = f"{line} {word}".strip()
-            if line and _text_width(longer, px) > width:
-                lines.append(line)
-                longer = word
-            line = longer
-        lines.append(line)
-    if len(lines) > most:
-        lines = [*lines[: most - 1], " ".join(lines[most - 1 :])]
-    return [_fitted(line, px, width) for line in lines]
-
-
-def _fitted(line: str, px: int, width: int) -> str:
-    """Cut a line to a width."""
-    if _text_width(line, px) <= width:
-        return line
-    while line and _text_width(f"{line}…", px) > width:
-        line = line[:-1]
-    return f"{line.rstrip()}…"
-
-
-def _write(
-    pen: ImageDraw.ImageDraw,
-    place: tuple[float, float],
-    lines: Sequence[str],
-    px: int,
-    ink: str,
-    anchor: str = "la",
-) -> None:
-    """Write lines of text, one below the other."""
-    x, y = place
-    for i, line in enumerate(lines):
-        pen.text((x, y + i * _leading(px)), line, fill=ink, font=_font(line, px), anchor=anchor)

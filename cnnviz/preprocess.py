@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from cnnviz_core.preprocessing import Preprocessing
 
 __all__ = ["Geometry", "prepare"]
 
-Size = tuple[int, int]
+Size = tuple[int, ...]
 Method = Literal["nearest", "bilinear", "bicubic"]
 
 
@@ -24,7 +25,7 @@ class Geometry:
     """Where a network's input lies in the picture that it was made of.
 
     The picture is resized, then a window is cut out of it; a window that reaches beyond the resized
-    picture is padded there.
+    picture is padded there.  Signals and volumes have one axis or three instead of two.
 
     Attributes
     ----------
@@ -45,8 +46,14 @@ class Geometry:
 
     def __post_init__(self) -> None:
         for name in ("original", "resized", "offset", "size"):
-            first, second = getattr(self, name)
-            object.__setattr__(self, name, (int(first), int(second)))
+            object.__setattr__(self, name, tuple(int(each) for each in getattr(self, name)))
+        if len({len(self.original), len(self.resized), len(self.offset), len(self.size)}) != 1:
+            raise ArrayError(
+                f"a geometry leads from {self.size} at {self.offset} in {self.resized} to "
+                f"{self.original}",
+                "as many axes in each",
+                "give each one number for each axis",
+            )
 
     @classmethod
     def identity(cls, size: Size) -> Geometry:
@@ -55,7 +62,7 @@ class Geometry:
         Parameters
         ----------
         size : tuple of int
-            (height, width).
+            (height, width), (length,) or (depth, height, width).
 
         Returns
         -------
@@ -76,7 +83,7 @@ class Geometry:
         -------
         Geometry
         """
-        return cls(original, size, (0, 0), size)
+        return cls(original, size, (0,) * len(size), size)
 
     def map_to_original(self, map: Array, method: Method = "bilinear") -> Array:
         """Bring a map of the input to the picture's coordinates.
@@ -87,7 +94,7 @@ class Geometry:
         Parameters
         ----------
         map : ndarray (h, w)
-            At the input's size.
+            At the input's size; of signals (l,), of volumes (d, h, w).
         method : {"nearest", "bilinear", "bicubic"}
             How it is resized.
 
@@ -113,12 +120,12 @@ class Geometry:
             _Span(*axis)
             for axis in zip(self.original, self.resized, self.offset, self.size, strict=True)
         ]
-        window = map[spans[0].seen, spans[1].seen]
+        window = map[tuple(span.seen for span in spans)]
         whole = np.pad(window, [span.margins for span in spans], mode="edge")
         if self.resized != self.original:
             whole = maps.resize(whole[None], self.original, method)[0]
-        rows, columns = (span.inside for span in spans)
-        return np.where(rows[:, None] & columns, whole, 0)
+        inside = functools.reduce(np.logical_and.outer, [span.inside for span in spans])
+        return np.where(inside, whole, 0)
 
     def boxes_to_original(self, boxes: Array) -> Array:
         """Bring boxes of the input to the picture's coordinates.
@@ -126,7 +133,7 @@ class Geometry:
         Parameters
         ----------
         boxes : ndarray (k, 4)
-            (x0, y0, x1, y1), half-open, in pixels of the input.
+            (x0, y0, x1, y1), half-open, in pixels of the input; of signals (k, 2).
 
         Returns
         -------
@@ -134,7 +141,7 @@ class Geometry:
             In pixels of the picture, neither rounded nor clipped.
         """
         scale, shift = self._scale_and_shift()
-        return (_boxes(boxes) + shift) / scale
+        return (_boxes(boxes, len(scale)) + shift) / scale
 
     def boxes_to_input(self, boxes: Array) -> Array:
         """Bring boxes of the picture to the input's coordinates.
@@ -142,7 +149,7 @@ class Geometry:
         Parameters
         ----------
         boxes : ndarray (k, 4)
-            (x0, y0, x1, y1), half-open, in pixels of the picture.
+            (x0, y0, x1, y1), half-open, in pixels of the picture; of signals (k, 2).
 
         Returns
         -------
@@ -150,13 +157,12 @@ class Geometry:
             In pixels of the input, neither rounded nor clipped; they may lie outside it.
         """
         scale, shift = self._scale_and_shift()
-        return _boxes(boxes) * scale - shift
+        return _boxes(boxes, len(scale)) * scale - shift
 
     def _scale_and_shift(self) -> tuple[Array, Array]:
         """Give what takes (x0, y0, x1, y1) of the picture to the input: ``box * scale - shift``."""
-        y, x = np.divide(self.resized, self.original)
-        top, left = self.offset
-        return np.array([x, y, x, y]), np.array([left, top, left, top])
+        scale = np.divide(self.resized, self.original)[::-1]
+        return np.tile(scale, 2), np.tile(self.offset[::-1], 2)
 
     def to_dict(self) -> dict[str, list[int]]:
         """Give it as JSON values."""
@@ -315,15 +321,16 @@ def _filter(interpolation: str) -> Any:
     return filters[interpolation]
 
 
-def _boxes(boxes: Array) -> Array:
-    """Give boxes as an array (k, 4)."""
+def _boxes(boxes: Array, numbers: int) -> Array:
+    """Give boxes as an array (k, numbers)."""
     array = np.asarray(boxes, dtype=np.float64)
     if array.size == 0:
-        return array.reshape(0, 4)
-    if array.ndim != 2 or array.shape[1] != 4:
+        return array.reshape(0, numbers)
+    if array.ndim != 2 or array.shape[1] != numbers:
+        corners = "x0, y0, x1, y1" if numbers == 4 else "the first corner, then the last"
         raise ArrayError(
             f"the boxes have the shape {array.shape}",
-            "(k, 4): x0, y0, x1, y1 for each box",
+            f"(k, {numbers}): {corners} for each box",
             "pass one row for each box",
         )
     return array

@@ -30,6 +30,7 @@ from cnnviz.pictures import (
     overlay,
     percent,
 )
+from cnnviz.rendering import draw_signal, draw_volume
 from cnnviz_core.errors import ArrayError, ParameterError
 from cnnviz_core.model import Array
 
@@ -59,6 +60,8 @@ _TINY = 64
 _FRAGMENT_ROWS = 12
 # More methods than these do not stand in one row; each picture then has a block of its own.
 _COLUMNS, _BLOCK_COLUMNS, _BLOCK_CELL = 9, 8, 168
+# Drawings of signals and volumes have letters in them, which must be read.
+_SCENE, _BLOCK_SCENE, _PAGE_SCENE = 400, 300, 560
 
 
 def sheet(
@@ -105,17 +108,19 @@ def sheet(
     first = _first(explanations)
     drawn = _Drawn(boxes, threshold, normalise)
     if len(explanations) > _COLUMNS:
-        return _blocks(explanations, drawn, skipped or {}, title, cell or _BLOCK_CELL)
+        usual = _BLOCK_CELL if first.kind == "picture" else _BLOCK_SCENE
+        return _blocks(explanations, drawn, skipped or {}, title, cell or usual)
     single = len(explanations) == 1
-    titles = ["picture", "map", *explanations] if single else ["picture", *explanations]
+    titles = [first.kind, "map", *explanations] if single else [first.kind, *explanations]
     side = cell or (256 if len(titles) < 5 else 208 if len(titles) < 7 else 176)
+    if first.kind != "picture":
+        side = cell or _SCENE
     rows = []
-    for i, picture in enumerate(first.pictures):
-        row = [Cell(picture, _seen(first, i))]
+    for i in range(len(first)):
+        row = [Cell(_ground(first, i, side, single), _seen(first, i))]
         for e in explanations.values():
             if single:
-                _, heat = _reduced(e, i, side, normalise)
-                row.append(Cell(colourise(heat, signed=_is_signed(e, normalise))))
+                row.append(Cell(_map(e, i, side, normalise)))
             row.append(drawn.tile(e, i, side))
         rows.append(row)
     return contact_sheet(
@@ -138,6 +143,11 @@ class _Drawn:
 
     def tile(self, e: Explanation, i: int, side: int, caption: str = "") -> Cell:
         """Draw one method on one sample."""
+        if e.kind != "picture":
+            found = e[i].boxes(self.threshold)[0] if self.boxes else ()
+            scene = e.scene(i, side=side, normalise=self.normalise, boxes=found)
+            outlines = [Outline(frame) for frame in scene.frames]
+            return Cell(scene.overlay(), caption, outlines, e.note(i))
         pixels, heat = _reduced(e, i, side, self.normalise)
         scale = pixels.shape[0] / e.pictures[i].shape[0]
         found = e[i].boxes(self.threshold)[0] * scale if self.boxes else ()
@@ -156,10 +166,11 @@ def _blocks(
     first = _first(explanations)
     rows: list[list[Cell | None]] = []
     families, headings = [], {}
-    for i, picture in enumerate(first.pictures):
+    for i in range(len(first)):
         headings[len(rows)] = f"{first.names[i]}: {_seen(first, i).replace(chr(10), '; ')}"
         for k, (family, methods) in enumerate(_families(explanations).items()):
-            tiles: list[Cell | None] = [Cell(picture, "picture")] if k == 0 else []
+            picture = Cell(_ground(first, i, side, False), first.kind) if k == 0 else None
+            tiles: list[Cell | None] = [picture] if picture else []
             tiles += [drawn.tile(explanations[name], i, side, name) for name in methods]
             for start in range(0, len(tiles), _BLOCK_COLUMNS):
                 rows.append(tiles[start : start + _BLOCK_COLUMNS])
@@ -174,6 +185,31 @@ def _blocks(
         footer="\n".join([*about, *_not_run(skipped)]),
         cell=side,
     )
+
+
+def _ground(e: Explanation, i: int, side: int, focused: bool) -> Image.Image | Array:
+    """Show a sample without heat; a volume where the method looks, or through its middle."""
+    if e.kind == "picture":
+        return e.pictures[i]
+    if e.kind == "volume" and not focused:
+        # No one method's slices stand for all.
+        sample = e.pictures[i]
+        middle = [n // 2 for n in sample.shape[:-1]]
+        return draw_volume(sample, np.zeros(sample.shape[:-1]), middle, side=side).ground
+    return e.scene(i, side=side).ground
+
+
+def _map(e: Explanation, i: int, side: int, normalise: Normalise) -> Image.Image | Array:
+    """Show a map alone."""
+    signed = _is_signed(e, normalise)
+    if e.kind == "picture":
+        _, heat = _reduced(e, i, side, normalise)
+        return colourise(heat, signed=signed)
+    heat = e.shown_heat(i, normalise)
+    if e.kind == "signal":
+        return draw_signal(heat[:, None], heat, signed=signed, fine=e.fine, side=side).overlay()
+    coloured = colourise(heat, signed=signed)
+    return draw_volume(coloured, np.zeros_like(heat), e.focus(i), side=side).ground
 
 
 def _families(explanations: Explanations) -> dict[str, list[str]]:
@@ -299,6 +335,7 @@ def render_report(
             for method, e in explanations.items()
         ],
         samples=[_sample(explanations, i, threshold, normalise) for i in range(len(first))],
+        kind=first.kind,
         many=len(explanations) > _COLUMNS,
         skipped=dict(skipped or {}),
         provenance=_said(first.provenance),
@@ -336,7 +373,7 @@ def html_fragment(explanations: Explanations, *, skipped: Mapping[str, str] | No
         {
             "name": first.names[i],
             "caption": _seen(first, i),
-            "tiny": max(first.pictures[i].shape) <= _TINY,
+            "tiny": first.kind == "picture" and max(first.pictures[i].shape) <= _TINY,
             "figures": [
                 {"method": method, "source": _thumbnail(e, i), "note": e.note(i)}
                 for method, e in explanations.items()
@@ -372,13 +409,25 @@ def _sample(
 ) -> dict[str, Any]:
     """Say what a page shows of one sample."""
     first = _first(explanations)
-    height, width = first.pictures[i].shape[:2]
+    ground = _ground(first, i, _PAGE_SCENE, len(explanations) == 1)
+    if first.kind == "picture":
+        height, width = first.pictures[i].shape[:2]
+        size = f"{width} × {height}"
+        photo = _photo(as_image(ground), _PHOTO)
+    else:
+        width, height = as_image(ground).size
+        *axes, channels = first.pictures[i].shape
+        size = " × ".join(map(str, axes))
+        if first.kind == "signal":
+            size = f"{size} positions, {channels} channel{'s' if channels > 1 else ''}"
+        photo = _uri(encode(as_image(ground)), "png")
     return {
         "name": first.names[i],
         "width": width,
         "height": height,
-        "tiny": max(width, height) <= _TINY,
-        "photo": _photo(as_image(first.pictures[i]), _PHOTO),
+        "size": size,
+        "tiny": first.kind == "picture" and max(width, height) <= _TINY,
+        "photo": photo,
         "target": first.caption(i),
         "score": "" if first.scores is None else f"{first.scores[i]:.4g}",
         "predictions": [(label, 100 * share) for label, share in first.predictions[i]],
@@ -418,11 +467,14 @@ def _figure(
     most: int,
 ) -> dict[str, Any]:
     """Say what a page shows of one method on one sample."""
+    if e.kind != "picture":
+        return _scene_figure(method, e, i, threshold, normalise, alone=alone)
     _, heat = _reduced(e, i, most, normalise)
     signed = _is_signed(e, normalise)
     return {
         "method": method,
-        "fine": e.fine,
+        "look": "fine" if e.fine else "smooth",
+        "photo": "",
         "heat": _data_uri(heat_layer(heat, alpha=1.0, signed=signed, fine=e.fine)),
         "map": _data_uri(colourise(heat, signed=signed)) if alone else "",
         "note": e.note(i),
@@ -430,8 +482,29 @@ def _figure(
     }
 
 
+def _scene_figure(
+    method: str, e: Explanation, i: int, threshold: float, normalise: Normalise, *, alone: bool
+) -> dict[str, Any]:
+    """Say what a page shows of one method on one sample that is no picture."""
+    found = () if e.kind == "volume" else e[i].boxes(threshold)[0]
+    scene = e.scene(i, side=_PAGE_SCENE, alpha=1.0, normalise=normalise, boxes=found)
+    shown = as_image(_map(e, i, _PAGE_SCENE, normalise)) if alone else None
+    return {
+        "method": method,
+        "look": "plain" if e.kind == "signal" else "fine" if e.fine else "smooth",
+        # Each method has slices of its own.
+        "photo": _uri(encode(scene.ground), "png") if e.kind == "volume" else "",
+        "heat": _uri(encode(scene.layer), "png"),
+        "map": _uri(encode(shown), "png") if shown else "",
+        "note": e.note(i),
+        "boxes": scene.frames,
+    }
+
+
 def _thumbnail(e: Explanation, i: int) -> str:
     """Give a small overlay as a data URI."""
+    if e.kind != "picture":
+        return _uri(encode(e.scene(i, side=_SCENE).overlay()), "png")
     pixels, heat = _reduced(e, i, _THUMBNAIL)
     return _photo(overlay(pixels, heat, signed=e.signed, fine=e.fine), _THUMBNAIL)
 

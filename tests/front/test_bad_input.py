@@ -138,8 +138,10 @@ def test_several_inputs(picture):
     from cnnviz_core.testing.reference import ReferenceModel
 
     two = ReferenceModel(NETS["two_inputs"]())
-    assert "2 inputs" in raised(ArrayError, two, picture).problem
-    raised(ArrayError, two, np.zeros((1, 8, 8, 3)), preprocessed=True)
+    for given, preprocessed in ((picture, False), (np.zeros((1, 8, 10, 3)), True)):
+        error = raised(ArrayError, two, given, preprocessed=preprocessed)
+        assert "2 inputs" in error.problem
+        assert error.remedy == "call cnnviz.explain(model, {'image': ..., 'vector': ...})"
 
 
 def test_a_model_of_no_framework(picture):

@@ -213,6 +213,32 @@ def test_the_box_of_the_window_bounds_what_was_seen(geometry):
     assert y0 <= rows.min() + 0.5 <= rows.max() + 0.5 <= y1
 
 
+@given(geometries(), st.sampled_from(["nearest", "bilinear", "bicubic"]))
+def test_signals_and_volumes_go_back_axis_by_axis(geometry, method):
+    """The way back is separable: of a product of signals it is the product of their ways back."""
+    both = zip(geometry.original, geometry.resized, geometry.offset, geometry.size, strict=True)
+    first, second = ([(n,) for n in axis] for axis in both)
+    rng = np.random.default_rng(0)
+    one, other = rng.random(first[3]), rng.random(second[3])
+    back = Geometry(*first).map_to_original(one, method)
+    there = Geometry(*second).map_to_original(other, method)
+    assert back.shape == first[0]
+    picture = geometry.map_to_original(np.multiply.outer(one, other), method)
+    assert np.allclose(picture, np.multiply.outer(back, there), atol=1e-9)
+    parts = zip(first, second, first, strict=True)
+    volume = Geometry(*(a + b + c for a, b, c in parts)).map_to_original(
+        np.multiply.outer(np.multiply.outer(one, other), one), method
+    )
+    assert np.allclose(volume, np.multiply.outer(picture, back), atol=1e-9)
+
+
+def test_intervals_of_signals_go_there_and_back():
+    geometry = Geometry((100,), (50,), (10,), (30,))
+    assert geometry.boxes_to_input([[20, 40]]).tolist() == [[0, 10]]
+    assert geometry.boxes_to_original([[0, 10], [3, 30]]).tolist() == [[20, 40], [26, 80]]
+    assert Geometry.from_dict(geometry.to_dict()) == geometry
+
+
 def test_no_boxes():
     assert Geometry.identity((3, 4)).boxes_to_original([]).shape == (0, 4)
 
@@ -228,3 +254,5 @@ def test_what_does_not_fit():
         geometry.map_to_original(np.zeros((4, 3)))
     with pytest.raises(ArrayError, match=r"\(2,\)"):
         geometry.boxes_to_input([1, 2])
+    with pytest.raises(ArrayError, match="as many axes"):
+        Geometry((3, 4), (3, 4), (0,), (3, 4))

@@ -19,6 +19,7 @@ from cnnviz_core.testing.nets import NETS
 from cnnviz_core.testing.reference import ReferenceModel
 
 TOY = """
+    from cnnviz_core.errors import ParameterError
     from cnnviz_core.hookspecs import hookimpl
     from cnnviz_core.preprocessing import Described, Preprocessing
     from cnnviz_core.specs import BackendSpec
@@ -31,8 +32,15 @@ TOY = """
     def accepts(native):
         return isinstance(native, Net)
 
+    class TwoInputs(Net):
+        pass
+
     def wrap(native, **how):
-        model = ReferenceModel(NETS["plain"]())
+        two = isinstance(native, TwoInputs)
+        shape = how.get("input_shape")
+        if two and isinstance(shape, tuple) or not two and shape == (1, 1, 3):
+            raise ParameterError("one shape was given", "another", "pass another")
+        model = ReferenceModel(NETS["two_inputs" if two else "plain"]())
         model.how = how
         return model
 
@@ -218,3 +226,17 @@ def test_what_goes_wrong_in_the_users_own_code_is_told(own):
         cnnviz.load("own_networks:number")
     with pytest.raises(ModelSourceError, match="called 'no_such_module'"):
         cnnviz.load("no_such_module:factory")
+
+
+def test_the_size_of_a_picture_is_not_the_shape_of_several_inputs(toy):
+    """A backend that takes no one shape for several inputs is asked without one."""
+    size = cnnviz.Preprocessing(size=(8, 10))
+    network = cnnviz.wrap(toy.TwoInputs(), preprocess=size)
+    assert network.model.how == {}
+    assert network.preprocessing == size
+    shapes = {"image": (8, 10, 3), "vector": (4,)}
+    network = cnnviz.wrap(toy.TwoInputs(), preprocess=size, input_shape=shapes)
+    assert network.model.how == {"input_shape": shapes}
+    # Of a network with one input the shape is wrong, and it is said so.
+    with pytest.raises(ParameterError, match="one shape was given"):
+        cnnviz.wrap(toy.Net(), preprocess=cnnviz.Preprocessing(size=(1, 1)))
