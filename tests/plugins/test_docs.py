@@ -62,6 +62,7 @@ def test_pages_name_only_what_there_is(page):
         assert (DOCS / picture).is_file(), picture
     for link in re.findall(r"[^!]\[[^\]]*\]\(([^)#:]+)\)", text):
         assert (DOCS / link).is_file(), link
-    methods = re.findall(r'(?:explain\(net, [\w".]+, |\bof=)"([^"]+)"', text)
+    code = "\n".join(blocks(page))
+    methods = re.findall(r'(?:explain\(net, [\w".]+, |\bof=)"([^"]+)"', code)
     for method in methods:
         get_registry().configured(method)
