@@ -38,9 +38,6 @@ PAGES = {
         "kpca-cam",
         "fem",
         "deep-feature-factorisation",
-        "layer-fusion",
-        "random-cam",
-        "centre-gaussian",
     ],
     "gradient": [
         "saliency",
@@ -56,6 +53,8 @@ PAGES = {
         "deconvnet",
         "guided-grad-cam",
     ],
+    "perturbation": ["occlusion", "score-cam", "ablation-cam"],
+    "control": ["grad-cam", "random-cam", "centre-gaussian"],
     "wrapper": [
         "grad-cam",
         "noise-tunnel",

@@ -24,7 +24,7 @@ def cnnviz_explainers() -> list[ExplainerSpec]:
                 "Simonyan et al., Deep inside convolutional networks: visualising image "
                 "classification models and saliency maps, 2014",
             ),
-            aliases=("gradient", "vanilla-gradient"),
+            aliases=("gradient", "vanilla-gradient", "vanilla-gradients"),
             cost="1 forward, 1 backward",
         ),
         ExplainerSpec(
@@ -97,7 +97,7 @@ def cnnviz_explainers() -> list[ExplainerSpec]:
                 "Hooker et al., A benchmark for interpretability methods in deep neural networks, "
                 "NeurIPS 2019",
             ),
-            aliases=("smoothgrad-sq", "smooth-grad-squared"),
+            aliases=("squaregrad", "smoothgrad-sq", "smooth-grad-squared"),
             cost="1 forward, 1 backward a noisy copy",
         ),
         ExplainerSpec(
