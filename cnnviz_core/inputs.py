@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
+from cnnviz_core.delegate import Delegate
 from cnnviz_core.errors import ArrayError
 from cnnviz_core.model import (
     INPUT,
     LOGITS,
     Array,
     Cotangent,
+    Curvature,
     InputInfo,
     Inputs,
-    LayerInfo,
     Model,
     Pullback,
     Replacement,
@@ -27,7 +27,7 @@ from cnnviz_core.rules import STANDARD, BackwardRule
 __all__ = ["OneInput"]
 
 
-class OneInput:
+class OneInput(Delegate):
     """A network with several inputs, of which all but one are held.
 
     It obeys the protocol of a network with one input, so that every explainer can change that input
@@ -68,30 +68,14 @@ class OneInput:
                     "one sample: (1, ...)",
                     "explain the samples one by one",
                 )
-        self._model = model
+        super().__init__(model)
         self._free = free
         self._held = {name: np.asarray(held[name]) for name in others}
-        self.framework = model.framework
-        self.capabilities = model.capabilities
-
-    @property
-    def activation(self) -> str:
-        """What turns the logits into probabilities."""
-        return self._model.activation
 
     @property
     def inputs(self) -> Mapping[str, InputInfo]:
         """The input that is free."""
         return {self._free: self._model.inputs[self._free]}
-
-    @property
-    def layers(self) -> Mapping[str, LayerInfo]:
-        """Every call of every layer, in the order in which the calls end."""
-        return self._model.layers
-
-    def parameters(self, layer: str) -> Mapping[str, Array]:
-        """Return a layer's arrays; see `Model.parameters`."""
-        return self._model.parameters(layer)
 
     def forward(
         self,
@@ -123,10 +107,18 @@ class OneInput:
         gradients = {node: back.gradients[known] for node, known in nodes.items()}
         return Pullback(back.values, gradients)
 
-    def curvature(self, x: Inputs, *given: Any, wrt: str = INPUT, **more: Any) -> Any:
-        """Differentiate twice; see `Model.curvature`."""
-        model: Any = self._model
-        return model.curvature(self._all(x), *given, wrt=self._inner(wrt), **more)
+    def curvature(
+        self,
+        x: Inputs,
+        cotangent: Cotangent,
+        direction: Cotangent,
+        *,
+        of: str = LOGITS,
+        wrt: str = INPUT,
+    ) -> Curvature:
+        """Differentiate twice; see `CurvedModel.curvature`."""
+        inner = self._inner(wrt)
+        return super().curvature(self._all(x), cotangent, direction, of=of, wrt=inner)
 
     def _inner(self, node: str) -> str:
         """Give a node's name in the network with several inputs."""

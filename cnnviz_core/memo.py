@@ -9,28 +9,25 @@ from typing import Any
 
 import numpy as np
 
+from cnnviz_core.delegate import Delegate
 from cnnviz_core.model import (
     INPUT,
     LOGITS,
     OUTPUT,
     Array,
     Cotangent,
-    Curvature,
-    InputInfo,
     Inputs,
-    LayerInfo,
     Model,
     Pullback,
     Replacement,
     Trace,
-    curved,
 )
 from cnnviz_core.rules import STANDARD, BackwardRule
 
 __all__ = ["MemoModel"]
 
 
-class MemoModel:
+class MemoModel(Delegate):
     """A model that answers again what it was asked before of one batch.
 
     It stands for another model and obeys the same protocol, so no explainer need know.  A pullback
@@ -50,31 +47,10 @@ class MemoModel:
     """
 
     def __init__(self, model: Model, x: Inputs, entries: int = 8) -> None:
-        self._model = model
+        super().__init__(model)
         self._x = x
         self._entries = entries
         self._known: OrderedDict[Hashable, Any] = OrderedDict()
-        self.framework = model.framework
-        self.capabilities = model.capabilities
-
-    @property
-    def activation(self) -> str:
-        """What turns the logits into probabilities; some networks tell once they have run."""
-        return self._model.activation
-
-    @property
-    def inputs(self) -> Mapping[str, InputInfo]:
-        """The named inputs, in the order of the call."""
-        return self._model.inputs
-
-    @property
-    def layers(self) -> Mapping[str, LayerInfo]:
-        """Every call of every layer, in the order in which the calls end."""
-        return self._model.layers
-
-    def parameters(self, layer: str) -> Mapping[str, Array]:
-        """Return a layer's arrays; see `Model.parameters`."""
-        return self._model.parameters(layer)
 
     def forward(
         self,
@@ -117,18 +93,6 @@ class MemoModel:
         self._known.move_to_end(asked)
         answer: Pullback = self._known[asked]
         return answer
-
-    def curvature(
-        self,
-        x: Inputs,
-        cotangent: Cotangent,
-        direction: Cotangent,
-        *,
-        of: str = LOGITS,
-        wrt: str = INPUT,
-    ) -> Curvature:
-        """Differentiate twice; see `CurvedModel.curvature`.  Not remembered: directions differ."""
-        return curved(self._model).curvature(x, cotangent, direction, of=of, wrt=wrt)
 
     def _first_pullback(
         self, x: Inputs, cotangent: Any, of: str, wrt: Sequence[str], rule: BackwardRule

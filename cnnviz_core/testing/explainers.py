@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from cnnviz_core.delegate import Delegate
 from cnnviz_core.errors import CnnvizError, MissingCapabilityError, UnknownLayerError
 from cnnviz_core.explainer import Explainer, Maps, Presentation, present
 from cnnviz_core.model import (
@@ -27,14 +28,11 @@ from cnnviz_core.model import (
     Array,
     Cotangent,
     Curvature,
-    InputInfo,
     Inputs,
-    LayerInfo,
     Model,
     Pullback,
     Replacement,
     Trace,
-    curved,
 )
 from cnnviz_core.parameters import parameters_of
 from cnnviz_core.rules import STANDARD, BackwardRule
@@ -45,7 +43,7 @@ from cnnviz_core.testing.reference import ReferenceModel
 __all__ = ["CHECKS", "Offering", "parametrize_with_checks"]
 
 
-class Offering:
+class Offering(Delegate):
     """A model that offers only some of what another one can do.
 
     Parameters
@@ -57,24 +55,8 @@ class Offering:
     """
 
     def __init__(self, model: Model, capabilities: frozenset[str]) -> None:
-        self._model = model
-        self.framework = model.framework
+        super().__init__(model)
         self.capabilities = capabilities
-
-    @property
-    def activation(self) -> str:
-        """What turns the logits into probabilities."""
-        return self._model.activation
-
-    @property
-    def inputs(self) -> Mapping[str, InputInfo]:
-        """The named inputs."""
-        return self._model.inputs
-
-    @property
-    def layers(self) -> Mapping[str, LayerInfo]:
-        """Every call of every layer."""
-        return self._model.layers
 
     def forward(
         self,
@@ -85,7 +67,7 @@ class Offering:
     ) -> Trace:
         """Run the network; see `Model.forward`."""
         self._use(("capture", bool(capture)), ("replace", bool(replace)))
-        return self._model.forward(x, capture=capture, replace=replace)
+        return super().forward(x, capture=capture, replace=replace)
 
     def pullback(
         self,
@@ -99,7 +81,7 @@ class Offering:
         """Differentiate; see `Model.pullback`."""
         inner = any(not node.startswith(INPUT) for node in wrt)
         self._use(("gradient", True), ("capture", inner), *((n, True) for n in rule.needs))
-        return self._model.pullback(x, cotangent, of=of, wrt=wrt, rule=rule)
+        return super().pullback(x, cotangent, of=of, wrt=wrt, rule=rule)
 
     def curvature(
         self,
@@ -112,12 +94,12 @@ class Offering:
     ) -> Curvature:
         """Differentiate twice; see `CurvedModel.curvature`."""
         self._use(("curvature", True), ("capture", not wrt.startswith(INPUT)))
-        return curved(self._model).curvature(x, cotangent, direction, of=of, wrt=wrt)
+        return super().curvature(x, cotangent, direction, of=of, wrt=wrt)
 
     def parameters(self, layer: str) -> Mapping[str, Array]:
         """Return a layer's arrays; see `Model.parameters`."""
         self._use(("parameters", True))
-        return self._model.parameters(layer)
+        return super().parameters(layer)
 
     def _use(self, *used: tuple[str, bool]) -> None:
         """Raise where something is used that is not offered."""
