@@ -32,6 +32,7 @@ from support.methods import brief
 
 BACKENDS = {"torch": cnnviz_torch, "tensorflow": cnnviz_tf}
 METHODS = list(get_registry().explainers)
+WITHOUT_RECTIFIERS = ("smooth", "swish")
 ONE_INPUT = [name for name in NETS if name != "two_inputs"]
 TOLERANCE = {"float32": 1e-4, "float64": 1e-9}
 
@@ -73,7 +74,7 @@ def test_activations(case, near):
 @pytest.mark.parametrize("rule", [STANDARD, GUIDED, DECONVNET], ids=lambda r: r.name)
 def test_gradients(case, rule, near):
     name, built, x, dtype = case
-    if rule is not STANDARD and name == "smooth":
+    if rule is not STANDARD and name in WITHOUT_RECTIFIERS:
         for model in built.values():
             with pytest.raises(CnnvizError):
                 model.pullback(x, np.ones_like, rule=rule)
@@ -128,7 +129,7 @@ REFUSED = {
     ("strided", "cam"),
     *(
         (net, method)
-        for net in ("smooth", "swish")
+        for net in WITHOUT_RECTIFIERS
         for method in ("guided-backprop", "deconvnet", "guided-grad-cam")
     ),
 }
