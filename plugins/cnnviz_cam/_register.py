@@ -34,7 +34,7 @@ def cnnviz_explainers() -> list[ExplainerSpec]:
                 "Selvaraju et al., Grad-CAM: visual explanations from deep networks via "
                 "gradient-based localization, ICCV 2017",
             ),
-            aliases=("gradcam",),
+            aliases=("gradcam", "layer-grad-cam"),
             cost="1 forward, 1 backward",
         ),
         ExplainerSpec(

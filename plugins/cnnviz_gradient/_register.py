@@ -24,7 +24,7 @@ def cnnviz_explainers() -> list[ExplainerSpec]:
                 "Simonyan et al., Deep inside convolutional networks: visualising image "
                 "classification models and saliency maps, 2014",
             ),
-            aliases=("gradient", "vanilla-gradient", "vanilla-gradients"),
+            aliases=("gradient", "vanilla-gradient", "vanilla-gradients", "gradient-saliency"),
             cost="1 forward, 1 backward",
         ),
         ExplainerSpec(
@@ -74,7 +74,12 @@ def cnnviz_explainers() -> list[ExplainerSpec]:
                 "Shrikumar et al., Not just a black box: learning important features through "
                 "propagating activation differences, 2016",
             ),
-            aliases=("input-x-gradient", "gradient-times-input"),
+            aliases=(
+                "input-x-gradient",
+                "gradient-times-input",
+                "gradient-input",
+                "gradients-inputs",
+            ),
             cost="1 forward, 1 backward",
         ),
         ExplainerSpec(

@@ -67,6 +67,12 @@ NAMES = {
 
 SPELT = {
     "gradcam": "grad-cam",
+    "LayerGradCam": "grad-cam",
+    "GradCAMPP": "grad-cam++",
+    "GradCAMpp": "grad-cam++",
+    "GradientSaliency": "saliency",
+    "GradientInput": "gradient-x-input",
+    "GradientsInputs": "gradient-x-input",
     "GradCAMPlusPlus": "grad-cam++",
     "gradcam++": "grad-cam++",
     "SmoothGradCAMpp": "smooth-grad-cam++",
