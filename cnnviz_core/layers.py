@@ -134,11 +134,7 @@ def auto_layer(layers: Mapping[str, LayerInfo]) -> LayerInfo:
     localization", ICCV 2017: the last convolutional layer has "the best compromise between
     high-level semantics and detailed spatial information".
     """
-    shown = [info for info in layers.values() if _shows(info, layers)]
-    if shown and shown[-1].prefix:
-        # Where a class token collects the answer, what is behind the last attention says nothing.
-        before = _before_the_last_attention(layers)
-        shown = [info for info in shown if info.name in before] or shown
+    shown = _to_look_at(layers)
     if shown:
         return shown[-1]
     raise UnknownLayerError(
@@ -148,6 +144,16 @@ def auto_layer(layers: Mapping[str, LayerInfo]) -> LayerInfo:
         "a layer with an output of (h, w, channels) that is larger than one position",
         "use a method that needs no layer, such as saliency or occlusion",
     )
+
+
+def _to_look_at(layers: Mapping[str, LayerInfo]) -> list[LayerInfo]:
+    """Give the layers with a grid of their own making on which the answer depends."""
+    shown = [info for info in layers.values() if _shows(info, layers)]
+    if shown and shown[-1].prefix:
+        # Where a class token collects the answer, what is behind the last attention says nothing.
+        before = _before_the_last_attention(layers)
+        shown = [info for info in shown if info.name in before] or shown
+    return shown
 
 
 def _before_the_last_attention(layers: Mapping[str, LayerInfo]) -> set[str]:
@@ -179,12 +185,11 @@ def stages(layers: Mapping[str, LayerInfo]) -> list[LayerInfo]:
     Returns
     -------
     list of LayerInfo
-        One for each size of grid, in forward order; pooling, padding, dropout and reshaping layers
-        are passed over as in `auto_layer`.
+        One for each size of grid, in forward order; what `auto_layer` passes over is passed over.
     """
     last: dict[tuple[int, ...], LayerInfo] = {}
-    for info in layers.values():
-        if info.grid is not None and _shows(info, layers):
+    for info in _to_look_at(layers):
+        if info.grid is not None:
             last.pop(info.grid, None)
             last[info.grid] = info
     return list(last.values())

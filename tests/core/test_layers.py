@@ -72,6 +72,7 @@ def test_auto_takes_a_transformers_layer_that_the_class_token_still_sees():
         info("head", "linear", None),
     )
     assert auto_layer(net).name == "block.norm1"
+    assert [each.name for each in stages(net)] == ["block.norm1"]
     pooled = layers(*(replace(each, prefix=0) for each in net.values()))
     assert auto_layer(pooled).name == "norm"
 
