@@ -16,6 +16,7 @@ __all__ = [
     "check_nodes",
     "find_layer",
     "is_special",
+    "layers_of",
     "resolve_layer",
     "resolve_layers",
     "stages",
@@ -216,7 +217,7 @@ def resolve_layer(model: Model, layer: str, x: Array) -> LayerInfo:
     UnknownLayerError
         If there is none.
     """
-    layers = _known_layers(model, x)
+    layers = layers_of(model, x)
     return auto_layer(layers) if layer == AUTO else find_layer(layers, layer)
 
 
@@ -244,7 +245,7 @@ def resolve_layers(model: Model, layer: str, x: Array) -> list[LayerInfo]:
     UnknownLayerError
         If one of them does not exist, or none has a spatial grid.
     """
-    layers = _known_layers(model, x)
+    layers = layers_of(model, x)
     if layer == AUTO:
         found = stages(layers)
     else:
@@ -275,8 +276,21 @@ def _distinct(found: Iterable[LayerInfo], layers: Mapping[str, LayerInfo]) -> li
     return list(values.values())
 
 
-def _known_layers(model: Model, x: Array) -> Mapping[str, LayerInfo]:
-    """Give a network's layers; some networks know them only once they have seen an input."""
+def layers_of(model: Model, x: Array) -> Mapping[str, LayerInfo]:
+    """Give a network's layers; some networks know them only once they have seen an input.
+
+    Parameters
+    ----------
+    model : Model
+        The network.
+    x : ndarray (N, ...)
+        A batch that it takes; one sample is shown to it if need be.
+
+    Returns
+    -------
+    mapping of str to LayerInfo
+        `Model.layers`.
+    """
     try:
         return model.layers
     except ArrayError:

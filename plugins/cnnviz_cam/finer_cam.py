@@ -8,10 +8,10 @@ from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
-from cnnviz_cam.observing import Observed
+from cnnviz_cam.observing import observe
 from cnnviz_core.errors import TargetError
 from cnnviz_core.explainer import Maps
-from cnnviz_core.layers import AUTO, on_grid, resolve_layer
+from cnnviz_core.layers import AUTO
 from cnnviz_core.maps import channel_means
 from cnnviz_core.model import Array, Model
 from cnnviz_core.parameters import Help, Range
@@ -22,7 +22,6 @@ from cnnviz_core.targets import (
     probabilities,
     resolve_all,
     scores_of,
-    target_node,
 )
 
 __all__ = ["FinerCAM", "classes_of"]
@@ -97,20 +96,12 @@ class FinerCAM:
         TargetError
             If a target is not the score of a class, or there is no other class.
         """
-        layer, of = resolve_layer(model, self.layer, x), target_node(targets)
-        back = model.pullback(
-            x, lambda value: self._cotangent(targets, value), of=of, wrt=(layer.name,)
-        )
-        logits = back.values[of]
-        seen = Observed(
-            layer,
-            on_grid(back.values[layer.name], layer),
-            scores_of(targets, logits),
-            resolve_all(targets, logits),
+        seen = observe(
+            model, x, targets, self.layer, lambda logits: self._cotangent(targets, logits)
         )
         return seen.weighted(
-            channel_means(on_grid(back.gradients[layer.name], layer)),
-            extras={"references": self._nearest(targets, logits)},
+            channel_means(seen.gradients),
+            extras={"references": self._nearest(targets, seen.value)},
         )
 
     def _nearest(self, targets: Sequence[Target], logits: Array) -> Array:

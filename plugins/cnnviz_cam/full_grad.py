@@ -8,9 +8,9 @@ from typing import Annotated, ClassVar, Final, Literal
 
 import numpy as np
 
-from cnnviz_core.errors import ArrayError, UnknownLayerError
+from cnnviz_core.errors import UnknownLayerError
 from cnnviz_core.explainer import Maps, Presentation
-from cnnviz_core.layers import on_grid
+from cnnviz_core.layers import layers_of, on_grid
 from cnnviz_core.maps import min_max, resize
 from cnnviz_core.model import INPUT, Array, LayerInfo, Model, Pullback
 from cnnviz_core.parameters import Help, Range
@@ -186,7 +186,7 @@ def _biases(model: Model, x: Array) -> dict[str, Array]:
     """Find each layer's bias, which broadcasts to its value, where it is not zero."""
     layers = [
         info
-        for info in _layers(model, x).values()
+        for info in layers_of(model, x).values()
         if info.kind in _WITH_BIAS and info.same_as is None
     ]
     told = {info.name: _told(info, model.parameters(info.name)) for info in layers}
@@ -224,15 +224,6 @@ def _measured(model: Model, x: Array, nodes: Sequence[str]) -> dict[str, Array]:
 
     model.forward(np.zeros_like(x[:1]), replace={node: measure(node) for node in nodes})
     return found
-
-
-def _layers(model: Model, x: Array) -> Mapping[str, LayerInfo]:
-    """Give a network's layers; some networks know them only once they have seen an input."""
-    try:
-        return model.layers
-    except ArrayError:
-        model.forward(x[:1])
-        return model.layers
 
 
 def _gradients(

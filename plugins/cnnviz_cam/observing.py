@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,12 +29,15 @@ class Observed:
         The targets' scores.
     targets : tuple of Target
         The targets, resolved.
+    value : ndarray (N, ...)
+        The value at the targets' node, such as the logits.
     """
 
     layer: LayerInfo
     features: Array
     scores: Array
     targets: tuple[Target, ...]
+    value: Array
 
     def maps(self, raw: Array, **more: Any) -> Maps:
         """Return a method's result at this layer.
@@ -125,10 +128,17 @@ def observe_features(model: Model, x: Array, targets: Sequence[Target], layer: s
         on_grid(trace[info.name], info),
         scores_of(targets, trace[of]),
         resolve_all(targets, trace[of]),
+        trace[of],
     )
 
 
-def observe(model: Model, x: Array, targets: Sequence[Target], layer: str) -> Differentiated:
+def observe(
+    model: Model,
+    x: Array,
+    targets: Sequence[Target],
+    layer: str,
+    cotangent: Callable[[Array], Array] | None = None,
+) -> Differentiated:
     """Look at a layer's feature maps and gradients, in one forward and one backward pass.
 
     Every method that asks for the same layer and targets asks for the same pass, so that a model
@@ -144,6 +154,9 @@ def observe(model: Model, x: Array, targets: Sequence[Target], layer: str) -> Di
         One for each sample.
     layer : str
         The layer, as `cnnviz_core.layers.resolve_layer` takes it.
+    cotangent : callable, optional
+        From the value at the targets' node to what is differentiated there, if that is not the
+        targets' scores.
 
     Returns
     -------
@@ -156,11 +169,12 @@ def observe(model: Model, x: Array, targets: Sequence[Target], layer: str) -> Di
     """
     info = resolve_layer(model, layer, x)
     of = target_node(targets)
-    back = model.pullback(x, cotangent_of(targets), of=of, wrt=(info.name,))
+    back = model.pullback(x, cotangent or cotangent_of(targets), of=of, wrt=(info.name,))
     return Differentiated(
         info,
         on_grid(back.values[info.name], info),
         scores_of(targets, back.values[of]),
         resolve_all(targets, back.values[of]),
+        back.values[of],
         on_grid(back.gradients[info.name], info),
     )

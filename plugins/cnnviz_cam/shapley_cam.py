@@ -117,6 +117,7 @@ class ShapleyCAM:
             on_grid(bent.values[layer.name], layer),
             scores_of(targets, value),
             resolve_all(targets, value),
+            value,
         )
         return seen.weighted(channel_means(on_grid(weights, layer)))
 

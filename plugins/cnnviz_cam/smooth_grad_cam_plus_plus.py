@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -12,7 +13,8 @@ from cnnviz_cam.grad_cam_plus_plus import plus_plus_weights
 from cnnviz_cam.observing import observe_features
 from cnnviz_core.explainer import Maps
 from cnnviz_core.layers import AUTO, on_grid
-from cnnviz_core.model import Array, Model
+from cnnviz_core.model import Array, Model, as_float
+from cnnviz_core.noise import noisy_copies
 from cnnviz_core.parameters import Help, Range
 from cnnviz_core.progress import advance
 from cnnviz_core.targets import Target, cotangent_of, target_node
@@ -94,12 +96,13 @@ class SmoothGradCAMPlusPlus:
         UnknownLayerError
             If the layer does not exist or has no spatial grid, or the score does not depend on it.
         """
+        x = as_float(x)
         seen = observe_features(model, x, targets, self.layer)
         # Resolved, so that a copy is asked about the class that the sample itself is.
         of, node = target_node(seen.targets), seen.layer.name
         first, second, third = (np.zeros(seen.features.shape) for _ in range(3))
-        done = 0
-        for copies in self._copies(x):
+        stream, done = noisy_copies(x, self.noise, self.samples, self.seed), 0
+        while copies := list(islice(stream, max(1, self.batch_size // len(x)))):
             cotangent = cotangent_of(seen.targets * len(copies))
             back = model.pullback(np.concatenate(copies), cotangent, of=of, wrt=(node,))
             gradients = on_grid(back.gradients[node], seen.layer).astype(np.float64)
@@ -111,15 +114,3 @@ class SmoothGradCAMPlusPlus:
             advance("noisy copies", done, self.samples)
         means = (total / self.samples for total in (first, second, third))
         return seen.weighted(plus_plus_weights(seen.features, *means))
-
-    def _copies(self, x: Array) -> Iterator[list[Array]]:
-        """Give noisy copies of the batch, as many at a time as may go through the network."""
-        rng = np.random.default_rng(self.seed)
-        inner = tuple(range(1, x.ndim))
-        spread = self.noise * (x.max(inner, keepdims=True) - x.min(inner, keepdims=True))
-        at_once = max(1, self.batch_size // len(x))
-        for start in range(0, self.samples, at_once):
-            yield [
-                x + (spread * rng.standard_normal(x.shape[1:])).astype(x.dtype)
-                for _ in range(min(at_once, self.samples - start))
-            ]

@@ -10,7 +10,7 @@ import numpy as np
 from cnnviz_core.errors import ArrayError
 from cnnviz_core.model import Array
 
-__all__ = ["Edges", "baseline_of", "blurred", "largest_sigma", "value_range"]
+__all__ = ["Edges", "baseline_of", "blurred", "largest_sigma"]
 
 Edges: TypeAlias = Literal["mirror", "zero"]
 
@@ -18,25 +18,6 @@ _MODES: Final = {"mirror": "reflect", "zero": "constant"}
 _MATRIX: Final = 1024
 """Up to this many positions an axis is blurred by a matrix product: 10 times faster where the blur
 is wide."""
-
-
-def value_range(x: Array) -> Array:
-    """Give each sample's largest less its least value.
-
-    Parameters
-    ----------
-    x : ndarray (N, ...)
-        The batch.
-
-    Returns
-    -------
-    ndarray of float64 (N, 1, ...)
-        Broadcasts to `x`.
-    """
-    axes = tuple(range(1, x.ndim))
-    low, high = (f(x, axis=axes, keepdims=True).astype(np.float64) for f in (np.min, np.max))
-    difference: Array = high - low
-    return difference
 
 
 def largest_sigma(shape: tuple[int, ...]) -> float:

@@ -6,14 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-import numpy as np
-
 from cnnviz_core.explainer import Maps, Presentation
 from cnnviz_core.model import Array, Model, as_float
+from cnnviz_core.noise import noisy_copies
 from cnnviz_core.parameters import Help, Range
 from cnnviz_core.scoring import score
 from cnnviz_core.targets import Target
-from cnnviz_gradient.baselines import value_range
 from cnnviz_gradient.sampling import gradients_at
 
 __all__ = ["NoisyGradients"]
@@ -62,7 +60,7 @@ class NoisyGradients:
         seen = score(model, x, targets)
         gradients = gradients_at(
             model,
-            self._copies(x),
+            noisy_copies(x, self.noise, self.samples, self.seed),
             seen.targets,
             total=self.samples,
             batch_size=self.batch_size,
@@ -74,13 +72,6 @@ class NoisyGradients:
             targets=seen.targets,
             presentation=Presentation(sign="absolute", reduce="max-abs"),
         )
-
-    def _copies(self, x: Array) -> Iterator[Array]:
-        """Draw the noisy copies of a batch."""
-        rng = np.random.default_rng(self.seed)
-        deviation = self.noise * value_range(x)
-        for _ in range(self.samples):
-            yield (x + deviation * rng.normal(size=x.shape[1:])).astype(x.dtype)
 
     def _moment(self, gradients: Iterator[Array], shape: tuple[int, ...]) -> Array:
         """Make the result, in float64, of the gradients at the copies."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from cnnviz_core.explainer import Maps
 from cnnviz_core.model import Array, Model, as_float
+from cnnviz_core.noise import noisy_copies
 from cnnviz_core.parameters import Help, Range
 from cnnviz_core.scoring import score
 from cnnviz_core.targets import Target
@@ -109,10 +110,11 @@ class NoiseTunnel(Wrapper):
         """
         inner, x = self.inner, as_float(x)
         whole = score(model, x, targets)
+        copies = noisy_copies(x, self.noise, self.samples, self.seed)
         parts = explain_copies(
             inner,
             model,
-            ((noisy, whole.targets) for noisy in self._copies(x)),
+            ((noisy, whole.targets) for noisy in copies),
             samples=len(x),
             total=self.samples,
             batch_size=self.batch_size,
@@ -141,12 +143,3 @@ class NoiseTunnel(Wrapper):
             layer=part.layer,
             presentation=how if self.combine == "mean" else replace(how, sign="positive"),
         )
-
-    def _copies(self, x: Array) -> Iterator[Array]:
-        """Draw noise of the samples' shape, the same for all, in each sample's own range."""
-        rng = np.random.default_rng(self.seed)
-        axes = tuple(range(1, x.ndim))
-        span = x.max(axis=axes, keepdims=True).astype(np.float64) - x.min(axis=axes, keepdims=True)
-        for _ in range(self.samples):
-            noise = rng.standard_normal(x.shape[1:]) * (self.noise * span)
-            yield (x + noise).astype(x.dtype)
