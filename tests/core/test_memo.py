@@ -138,6 +138,14 @@ def test_curvature_goes_straight_through(model):
         MemoModel(model, X).curvature(X, np.square, np.ones_like)
 
 
+def test_a_batch_that_differs_in_its_last_sample_is_another(model):
+    memo = MemoModel(model, X)
+    other = X.copy()
+    other[-1] += 1
+    memo.forward(X)
+    np.testing.assert_array_equal(memo.forward(other).logits, model.forward(other).logits)
+
+
 def test_named_inputs_are_remembered():
     net = NETS["two_inputs"]()
     model, x = Counting(net), random_input(net)
