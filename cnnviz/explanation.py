@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, get_a
 
 import numpy as np
 
+from cnnviz import archive
 from cnnviz.files import replacing
 from cnnviz.pictures import (
     ALPHA,
@@ -26,21 +26,19 @@ from cnnviz.preprocess import Geometry
 from cnnviz.rendering import SIDE, Scene, draw_signal, draw_volume, hottest
 from cnnviz_core.errors import (
     ArrayError,
-    MissingBackendError,
     ParameterError,
     ReadOnlyResultError,
-    TargetError,
 )
 from cnnviz_core.explainer import Presentation, Sign, present
-from cnnviz_core.model import OUTPUT, Array
-from cnnviz_core.targets import Target, target_from_dict, target_to_dict
+from cnnviz_core.model import Array
+from cnnviz_core.targets import Target
 
 if TYPE_CHECKING:
     from PIL import Image
 
 T = TypeVar("T")
 
-__all__ = ["STATUS_NOTES", "THRESHOLD", "Explanation", "Normalise", "SavedTarget", "read_only"]
+__all__ = ["STATUS_NOTES", "THRESHOLD", "Explanation", "Normalise", "read_only"]
 
 Normalise: TypeAlias = bool | Literal["max", "percentile", "min-max"]
 """How a map is brought to the range in which it is shown; see `Explanation.heatmap`."""
@@ -63,10 +61,7 @@ _CLIPPED = 99.0
 _UPSAMPLINGS: Final = ("bilinear", "bicubic", "nearest")
 _UNSIGNED: Final = frozenset({"max-abs", "sum-abs", "mean-abs", "l2"})
 """The reductions over channels that lose the sign."""
-_FORMAT = 1
 _KINDS: Final = {1: "signal", 2: "picture", 3: "volume"}
-_AXES: Final = {1: ("position",), 2: ("y", "x"), 3: ("z", "y", "x")}
-_GRIDS: Final = {1: ("step",), 2: ("row", "column"), 3: ("slice", "row", "column")}
 _PER_SAMPLE = ("targets", "target_labels", "predictions", "status", "geometry", "pictures", "names")
 _ROWS = 12
 
@@ -84,47 +79,6 @@ def _refuse(self: object, name: str, *value: object) -> None:
         "a result that stays as it was computed",
         f"make a changed copy: dataclasses.replace(result, {name}=...)",
     )
-
-
-@dataclass(frozen=True)
-class SavedTarget:
-    """What is left in a saved file of a target of another package: its description.
-
-    Attributes
-    ----------
-    kind, description : str
-        The target's class, and what it said of itself.
-    """
-
-    kind: str
-    description: str
-
-    @property
-    def of(self) -> str:
-        """The node that the target was about; not known any more."""
-        return OUTPUT
-
-    def score(self, value: Array) -> float:
-        """Refuse: a description cannot score."""
-        raise self._error()
-
-    def gradient(self, value: Array) -> Array:
-        """Refuse: a description has no gradient."""
-        raise self._error()
-
-    def resolve(self, value: Array) -> SavedTarget:
-        """Return the description itself."""
-        return self
-
-    def _error(self) -> TargetError:
-        return TargetError(
-            f"of the target {self.description!r} only the description was saved",
-            "a target that can score",
-            f"make it anew, with the class {self.kind} of the package that defines it",
-        )
-
-    def __str__(self) -> str:
-        return self.description
 
 
 @read_only
@@ -679,7 +633,7 @@ class Explanation:
         suffix = target.suffix.lower()
         if suffix == ".npz":
             with replacing(target) as file:
-                np.savez_compressed(file, **self._as_arrays())
+                np.savez_compressed(file, **archive.as_arrays(self))
         elif suffix == ".html":
             report.write_report(
                 {self.method: self},
@@ -727,7 +681,7 @@ class Explanation:
         try:
             # NumPy leaves a file open that it cannot read; this does not.
             with source.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-                return cls._of_arrays({name: file[name] for name in file.files})
+                return cls(**archive.fields_of({name: file[name] for name in file.files}))
         except FileNotFoundError:
             raise ParameterError(
                 f"there is no file {source}", "a file that Explanation.save wrote", "check the path"
@@ -739,75 +693,6 @@ class Explanation:
                 "an .npz file that Explanation.save wrote",
                 "check the path; pictures and pages cannot be loaded back",
             ) from error
-
-    def _as_arrays(self) -> dict[str, Any]:
-        """Give everything as arrays; what is none goes into one of them as JSON."""
-        arrays: dict[str, Any] = {"maps": self.maps, "raw": self.raw}
-        for name in ("scores", "probabilities"):
-            if getattr(self, name) is not None:
-                arrays[name] = getattr(self, name)
-        # A picture that is explained for several classes is stored once.
-        distinct = {id(picture): picture for picture in self.pictures}
-        order = {key: k for k, key in enumerate(distinct)}
-        arrays |= {f"picture/{k}": picture for k, picture in enumerate(distinct.values())}
-        others, params = (
-            {name: v for name, v in values.items() if not isinstance(v, np.ndarray)}
-            for values in (self.extras, self.params)
-        )
-        for kind, values in (("extra", self.extras), ("param", self.params)):
-            arrays |= {f"{kind}/{k}": v for k, v in values.items() if isinstance(v, np.ndarray)}
-        text = {
-            "format": _FORMAT,
-            "method": self.method,
-            "layer": self.layer,
-            "params": params,
-            "provenance": dict(self.provenance),
-            "presentation": asdict(self.presentation),
-            "targets": [_target_to_dict(target) for target in self.targets],
-            "target_labels": self.target_labels,
-            "predictions": self.predictions,
-            "status": self.status,
-            "geometry": [geometry.to_dict() for geometry in self.geometry],
-            "pictures": [order[id(picture)] for picture in self.pictures],
-            "names": self.names,
-            "extras": others,
-        }
-        return {**arrays, "explanation": np.array(json.dumps(text, default=_plain))}
-
-    @classmethod
-    def _of_arrays(cls, arrays: Mapping[str, Array]) -> Explanation:
-        """Make the explanation that `_as_arrays` gave."""
-        text = json.loads(str(arrays["explanation"]))
-        if text["format"] != _FORMAT:
-            raise ValueError(f"it is of format {text['format']}, and this version reads {_FORMAT}")
-        distinct = {
-            int(name.removeprefix("picture/")): _frozen(pixels)
-            for name, pixels in arrays.items()
-            if name.startswith("picture/")
-        }
-        saved, params = (
-            {k.removeprefix(kind): v for k, v in arrays.items() if k.startswith(kind)}
-            for kind in ("extra/", "param/")
-        )
-        return cls(
-            maps=arrays["maps"],
-            raw=arrays["raw"],
-            scores=arrays.get("scores"),
-            probabilities=arrays.get("probabilities"),
-            targets=tuple(map(_target_from_dict, text["targets"])),
-            target_labels=text["target_labels"],
-            predictions=tuple(tuple((k, p) for k, p in each) for each in text["predictions"]),
-            method=text["method"],
-            params={**params, **text["params"]},
-            layer=text["layer"],
-            status=text["status"],
-            presentation=Presentation(**text["presentation"]),
-            geometry=tuple(map(Geometry.from_dict, text["geometry"])),
-            pictures=tuple(distinct[k] for k in text["pictures"]),
-            names=text["names"],
-            extras={**saved, **text["extras"]},
-            provenance=text["provenance"],
-        )
 
     def to_xarray(self) -> Any:
         """Give the numbers as an xarray Dataset, with the samples and pixels named.
@@ -824,32 +709,7 @@ class Explanation:
         MissingBackendError
             If xarray is not installed.
         """
-        try:
-            import xarray
-        except ImportError:
-            raise MissingBackendError(
-                "xarray is not installed",
-                "xarray, for results with named axes",
-                "pip install 'cnnviz[xarray]'",
-            ) from None
-        rank = self.maps.ndim - 1
-        axes = (*_AXES[rank], "channel") if self.fine else _GRIDS[rank]
-        variables: dict[str, Any] = {
-            "maps": (("sample", *_AXES[rank]), self.maps),
-            "raw": (("sample", *axes), self.raw),
-        }
-        for name in ("scores", "probabilities"):
-            if getattr(self, name) is not None:
-                variables[name] = ("sample", getattr(self, name))
-        return xarray.Dataset(
-            variables,
-            coords={
-                "name": ("sample", list(self.names)),
-                "target": ("sample", list(self.target_labels)),
-                "status": ("sample", list(self.status)),
-            },
-            attrs={"method": self.method, "layer": self.layer or "", **self.params},
-        )
+        return archive.as_dataset(self)
 
     def __repr__(self) -> str:
         where = f" at {self.layer}" if self.layer else ""
@@ -917,22 +777,3 @@ def _same(a: Any, b: Any) -> bool:
     if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
         return len(a) == len(b) and all(map(_same, a, b))
     return bool(a == b) or (a != a and b != b)
-
-
-def _plain(value: Any) -> Any:
-    """Give a value as one that JSON knows."""
-    if isinstance(value, (np.ndarray, np.generic)):
-        return value.tolist()
-    if isinstance(value, Mapping):
-        return dict(value)
-    return str(value)
-
-
-def _target_to_dict(target: Target) -> dict[str, Any]:
-    """Give a target as JSON values, also one that was read from a file."""
-    return asdict(target) if isinstance(target, SavedTarget) else target_to_dict(target)
-
-
-def _target_from_dict(values: Mapping[str, Any]) -> Target:
-    """Make a target, or what is left of it."""
-    return SavedTarget(**values) if "description" in values else target_from_dict(values)

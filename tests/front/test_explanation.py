@@ -12,7 +12,8 @@ import pytest
 from front.made import SIZE, explanation
 from PIL import Image
 
-from cnnviz.explanation import Explanation, SavedTarget
+from cnnviz.archive import SavedTarget
+from cnnviz.explanation import Explanation
 from cnnviz.preprocess import Geometry
 from cnnviz_core.errors import (
     ArrayError,
