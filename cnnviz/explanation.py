@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, get_a
 import numpy as np
 
 from cnnviz import archive
-from cnnviz.files import replacing
 from cnnviz.pictures import (
     ALPHA,
     draw_boxes,
@@ -30,6 +29,7 @@ from cnnviz_core.errors import (
     ReadOnlyResultError,
 )
 from cnnviz_core.explainer import Presentation, Sign, present
+from cnnviz_core.files import replacing
 from cnnviz_core.model import Array
 from cnnviz_core.targets import Target
 

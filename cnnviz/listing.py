@@ -11,8 +11,9 @@ from typing import Any, Generic, TypeVar
 from cnnviz_core.errors import UnknownLayerError
 from cnnviz_core.layers import auto_layer
 from cnnviz_core.model import LayerInfo
+from cnnviz_core.naming import normal
 from cnnviz_core.parameters import Parameter
-from cnnviz_core.registry import PluginInfo, get_registry, normal
+from cnnviz_core.registry import PluginInfo, get_registry
 
 __all__ = [
     "MethodInfo",

@@ -15,7 +15,6 @@ import numpy as np
 
 from cnnviz.colours import colourise
 from cnnviz.explanation import THRESHOLD, Explanation, Normalise
-from cnnviz.files import replacing
 from cnnviz.listing import family_of
 from cnnviz.pictures import (
     ALPHA,
@@ -32,6 +31,7 @@ from cnnviz.pictures import (
 )
 from cnnviz.rendering import draw_signal, draw_volume
 from cnnviz_core.errors import ArrayError, ParameterError
+from cnnviz_core.files import replacing
 from cnnviz_core.model import Array
 
 if TYPE_CHECKING:

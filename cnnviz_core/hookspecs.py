@@ -11,9 +11,9 @@ from typing import Final
 
 import pluggy
 
-from cnnviz_core.specs import BackendSpec, ExplainerSpec
+from cnnviz_core.specs import BackendSpec, ExplainerSpec, InspectorSpec
 
-__all__ = ["GROUP", "cnnviz_backends", "cnnviz_explainers", "hookimpl"]
+__all__ = ["GROUP", "cnnviz_backends", "cnnviz_explainers", "cnnviz_inspectors", "hookimpl"]
 
 GROUP: Final = "cnnviz"
 """The entry-point group, and the name of the pluggy project."""
@@ -27,6 +27,11 @@ _hookspec = pluggy.HookspecMarker(GROUP)
 @_hookspec
 def cnnviz_explainers() -> Iterable[ExplainerSpec]:  # type: ignore[empty-body]
     """Announce explainers."""
+
+
+@_hookspec
+def cnnviz_inspectors() -> Iterable[InspectorSpec]:  # type: ignore[empty-body]
+    """Announce inspectors."""
 
 
 @_hookspec

@@ -1,4 +1,4 @@
-"""Finding explainers and backends among the installed plugins.
+"""Finding explainers, inspectors and backends among the installed plugins.
 
 pluggy loads entry points without isolation: one that raises stops all.  So the loop is ours: each
 entry point is loaded by itself, and one that fails is taken out, remembered and reported.
@@ -22,24 +22,22 @@ import pluggy
 
 from cnnviz_core import hookspecs
 from cnnviz_core.errors import (
-    ConflictError,
     MissingBackendError,
     ParameterError,
     PluginError,
     UnknownMethodError,
     UnsupportedModelError,
-    near,
 )
+from cnnviz_core.naming import Named, normal
 from cnnviz_core.parameters import Parameter, build, parameters_of, parse
-from cnnviz_core.specs import API, BackendSpec, ExplainerSpec
+from cnnviz_core.specs import API, BackendSpec, ExplainerSpec, InspectorSpec
 
-Record = TypeVar("Record", ExplainerSpec, BackendSpec)
+Record = TypeVar("Record", ExplainerSpec, InspectorSpec, BackendSpec)
 
 __all__ = [
     "PluginFailure",
     "PluginInfo",
     "Registry",
-    "folded",
     "get_registry",
     "import_string",
     "installed",
@@ -87,7 +85,7 @@ class PluginInfo:
         Which distribution it came with.
     entry_point : str
         The entry point's name.
-    explainers, backends : tuple of str
+    explainers, backends, inspectors : tuple of str
         The names it announced.
     """
 
@@ -96,6 +94,7 @@ class PluginInfo:
     entry_point: str
     explainers: tuple[str, ...]
     backends: tuple[str, ...]
+    inspectors: tuple[str, ...] = ()
 
 
 def import_string(target: str) -> Any:
@@ -132,35 +131,8 @@ def installed(package: str) -> bool:
         return True
 
 
-def normal(name: str) -> str:
-    """Give a method's name in its usual form: "Grad_CAM" becomes "grad-cam"."""
-    return name.strip().casefold().replace("_", "-").replace(" ", "-")
-
-
-def folded(name: str) -> str:
-    """Give what two spellings of a name have in common.
-
-    Parameters
-    ----------
-    name : str
-        A method's name.
-
-    Returns
-    -------
-    str
-        Only its letters and digits, in lower case, and "plus" for "+"; a distribution before a
-        colon stays.
-
-    Examples
-    --------
-    >>> folded("Grad-CAM++"), folded("GradCAMPlusPlus")
-    ('gradcamplusplus', 'gradcamplusplus')
-    """
-    return re.sub(r"[^a-z0-9:]", "", name.casefold().replace("+", "plus"))
-
-
 class Registry:
-    """The explainers and backends of all installed plugins.
+    """The explainers, inspectors and backends of all installed plugins.
 
     Parameters
     ----------
@@ -171,6 +143,8 @@ class Registry:
     ----------
     explainers : mapping of str to ExplainerSpec
         By name, sorted; names that two plugins claim appear only as ``distribution:name``.
+    inspectors : mapping of str to InspectorSpec
+        By name, in the order in which they were announced.
     backends : mapping of str to BackendSpec
         By name.
     plugins : tuple of PluginInfo
@@ -181,16 +155,18 @@ class Registry:
         self._manager = pluggy.PluginManager(hookspecs.GROUP)
         self._manager.add_hookspecs(hookspecs)
         self.failures: list[PluginFailure] = []
-        self._claims: dict[str, list[tuple[str, ExplainerSpec]]] = {}
-        self._backend_claims: dict[str, list[tuple[str, BackendSpec]]] = {}
+        self._explainers: Named[ExplainerSpec] = Named("method", "cnnviz methods")
+        self._inspectors: Named[InspectorSpec] = Named("inspector", "cnnviz inspectors")
+        self._backends: Named[BackendSpec] = Named("backend", "cnnviz doctor")
         plugins = []
         for point in entry_points(group=hookspecs.GROUP) if points is None else points:
             info = self._load(point)
             if info is not None:
                 plugins.append(info)
         self.plugins = tuple(plugins)
-        self.explainers: Mapping[str, ExplainerSpec] = dict(sorted(_unique(self._claims).items()))
-        self.backends: Mapping[str, BackendSpec] = _unique(self._backend_claims)
+        self.explainers: Mapping[str, ExplainerSpec] = dict(sorted(self._explainers.all().items()))
+        self.inspectors: Mapping[str, InspectorSpec] = self._inspectors.all()
+        self.backends: Mapping[str, BackendSpec] = self._backends.all()
 
     def _load(self, point: EntryPoint) -> PluginInfo | None:
         """Load one entry point; on failure remember it and leave no trace of the plugin."""
@@ -204,6 +180,7 @@ class Registry:
             self._manager.register(module, name=name)
             self._manager.check_pending()
             explainers = _announced(self._manager, module, "cnnviz_explainers", ExplainerSpec)
+            inspectors = _announced(self._manager, module, "cnnviz_inspectors", InspectorSpec)
             backends = _announced(self._manager, module, "cnnviz_backends", BackendSpec)
         except Exception as error:
             if self._manager.has_plugin(name):
@@ -221,15 +198,18 @@ class Registry:
             )
             return None
         for explainer in explainers:
-            self._claims.setdefault(normal(explainer.name), []).append((distribution, explainer))
+            self._explainers.claim(distribution, explainer)
+        for inspector in inspectors:
+            self._inspectors.claim(distribution, inspector)
         for backend in backends:
-            self._backend_claims.setdefault(backend.name, []).append((distribution, backend))
+            self._backends.claim(distribution, backend)
         return PluginInfo(
             distribution,
             version,
             point.name,
             tuple(e.name for e in explainers),
             tuple(b.name for b in backends),
+            tuple(i.name for i in inspectors),
         )
 
     def _fail(self, failure: PluginFailure, error: Exception) -> None:
@@ -269,48 +249,25 @@ class Registry:
         ConflictError
             If two plugins claim the name.
         """
-        wanted = normal(name)
-        if wanted in self.explainers:
-            return self.explainers[wanted]
-        if wanted in self._claims:
-            owners = [distribution for distribution, _ in self._claims[wanted]]
-            raise ConflictError(
-                f"the name {wanted!r} is claimed by {' and '.join(owners)}",
-                f"one of {', '.join(f'{o}:{wanted}' for o in owners)}",
-                "name the distribution too",
-            )
-        spelt = folded(name)
-        meant = {s.target: s for listed, s in self.explainers.items() if folded(listed) == spelt}
-        # A method's own name goes before other methods' aliases.
-        meant = meant or {
-            spec.target: spec
-            for spec in self.explainers.values()
-            if spelt in map(folded, spec.aliases)
-        }
-        if len(meant) == 1:
-            return next(iter(meant.values()))
-        if meant:
-            names = [spec.name for spec in meant.values()]
-            raise ConflictError(
-                f"{name!r} is another name of {' and '.join(names)}",
-                f"one of {', '.join(names)}",
-                "use the method's own name",
-            )
-        failed = [f for f in self.failures if normal(f.entry_point) == wanted]
-        if failed:
-            raise PluginError(
-                f"the plugin {failed[0].entry_point!r} failed: {failed[0].error}",
-                "a plugin that loads",
-                "see `cnnviz doctor` for the whole error, then repair or uninstall the plugin",
-            )
-        usual = {name: name for name in self.explainers}
-        usual |= {a: name for name, spec in self.explainers.items() for a in spec.aliases}
-        alike = [usual[name] for name in near(wanted, usual)]
-        raise UnknownMethodError(
-            f"there is no method {name!r}",
-            f"one of {', '.join(self.explainers)}",
-            f"perhaps {alike[0]!r} was meant" if alike else "list them with `cnnviz methods`",
-        )
+        return self._find(self._explainers, name)
+
+    def inspector_spec(self, name: str) -> InspectorSpec:
+        """Find an inspector's record; see `spec`."""
+        return self._find(self._inspectors, name)
+
+    def _find(self, named: Named[Any], name: str) -> Any:
+        """Find a record; say so if it is missing since its plugin failed."""
+        try:
+            return named.find(name)
+        except UnknownMethodError:
+            failed = [f for f in self.failures if normal(f.entry_point) == normal(name)]
+            if failed:
+                raise PluginError(
+                    f"the plugin {failed[0].entry_point!r} failed: {failed[0].error}",
+                    "a plugin that loads",
+                    "see `cnnviz doctor` for the whole error, then repair or uninstall the plugin",
+                ) from None
+            raise
 
     def explainer_class(self, name: str) -> type:
         """Import an explainer's class.
@@ -330,17 +287,11 @@ class Registry:
         PluginError
             If its module raises when imported.
         """
-        spec = self.spec(name)
-        try:
-            explainer: type = import_string(spec.target)
-        except Exception as error:
-            raise PluginError(
-                f"the method {spec.name!r} could not be imported from {spec.target!r} "
-                f"({type(error).__name__}: {error})",
-                "a module that can be imported",
-                "repair or uninstall the plugin that announces it",
-            ) from error
-        return explainer
+        return _imported(self.spec(name))
+
+    def inspector_class(self, name: str) -> type:
+        """Import an inspector's class; see `explainer_class`."""
+        return _imported(self.inspector_spec(name))
 
     def explainer(self, name: str, **params: Any) -> Any:
         """Make an explainer.
@@ -362,6 +313,27 @@ class Registry:
             If a parameter is unknown or out of its range.
         """
         return build(self.explainer_class(name), params, method=self.spec(name).name)
+
+    def inspector(self, name: str, **params: Any) -> Any:
+        """Make an inspector; see `explainer`.
+
+        Parameters
+        ----------
+        name : str
+            The inspector's name.
+        **params
+            Its parameters, where they differ from their defaults.
+
+        Returns
+        -------
+        Inspector
+
+        Raises
+        ------
+        ParameterError
+            If a parameter is unknown or out of its range.
+        """
+        return build(self.inspector_class(name), params, method=self.inspector_spec(name).name)
 
     def configured(self, text: str, **shared: Any) -> Any:
         """Make an explainer of a method's name with its parameters, as in a wrapper's ``of``.
@@ -485,6 +457,21 @@ class Registry:
         )
 
 
+def _imported(spec: ExplainerSpec | InspectorSpec) -> type:
+    """Import what a record announces."""
+    try:
+        announced: type = import_string(spec.target)
+    except Exception as error:
+        what = "inspector" if isinstance(spec, InspectorSpec) else "method"
+        raise PluginError(
+            f"the {what} {spec.name!r} could not be imported from {spec.target!r} "
+            f"({type(error).__name__}: {error})",
+            "a module that can be imported",
+            "repair or uninstall the plugin that announces it",
+        ) from error
+    return announced
+
+
 def _announced(
     manager: pluggy.PluginManager, module: Any, hook: str, record: type[Record]
 ) -> list[Record]:
@@ -498,15 +485,6 @@ def _announced(
         if spec.api != API:
             raise TypeError(f"{spec.name!r} was written for API {spec.api}; this is API {API}")
     return specs
-
-
-def _unique(claims: Mapping[str, list[tuple[str, Any]]]) -> dict[str, Any]:
-    """Name each record; those that share a name by their distribution too."""
-    named = {}
-    for name, owners in claims.items():
-        for distribution, spec in owners:
-            named[name if len(owners) == 1 else f"{normal(distribution)}:{name}"] = spec
-    return named
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""The records by which plugins announce explainers and backends.
+"""The records by which plugins announce explainers, inspectors and backends.
 
 A record holds names and import strings (``"package.module:attribute"``) only, so that listing what
 there is imports nothing heavy.
@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
-__all__ = ["API", "BackendSpec", "ExplainerSpec"]
+__all__ = ["API", "BackendSpec", "ExplainerSpec", "InspectorSpec", "Shown"]
 
 API: Final = 1
 """The version of the contract between plugins and the core."""
@@ -55,6 +55,50 @@ class ExplainerSpec:
     aliases: tuple[str, ...] = ()
     cost: str = ""
     class_agnostic: bool = False
+    api: int = API
+
+
+Shown: TypeAlias = Literal["nothing", "pictures", "pictures or nothing", "labelled pictures"]
+"""What an inspector is shown beside the network."""
+
+
+@dataclass(frozen=True)
+class InspectorSpec:
+    """An inspector, announced.
+
+    Attributes
+    ----------
+    name : str
+        What it shows, lower case with hyphens: "filters"; also the name of its command.
+    target : str
+        Import string of the inspector's dataclass: "cnnviz_features.filters:Filters".
+    summary : str
+        One line for listings.
+    needs : frozenset of str
+        The capabilities that a model must have.
+    shown : {"nothing", "pictures", "pictures or nothing", "labelled pictures"}
+        What it looks at beside the network.  A collection of pictures may be larger than memory.
+    targeted : bool
+        Whether it looks at a class or another target, which a caller may name.
+    references : tuple of str
+        Papers: authors, title, venue and year.
+    aliases : tuple of str
+        Other names under which people look for it.
+    cost : str
+        The work, in words: "1 forward a picture".
+    api : int
+        The contract's version that it was written for.
+    """
+
+    name: str
+    target: str
+    summary: str
+    needs: frozenset[str]
+    shown: Shown
+    targeted: bool = False
+    references: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    cost: str = ""
     api: int = API
 
 

@@ -18,7 +18,8 @@ from cnnviz_core.errors import (
     UnsupportedModelError,
 )
 from cnnviz_core.hookspecs import hookimpl
-from cnnviz_core.registry import Registry, folded, get_registry, import_string, installed
+from cnnviz_core.naming import folded
+from cnnviz_core.registry import Registry, get_registry, import_string, installed
 from cnnviz_core.specs import BackendSpec, ExplainerSpec
 
 

@@ -20,6 +20,7 @@ PACKAGES = {
     "cnnviz_torch",
     "cnnviz_tf",
     "cnnviz_cam",
+    "cnnviz_features",
     "cnnviz_gradient",
     "cnnviz_perturbation",
     "cnnviz_wrapper",
