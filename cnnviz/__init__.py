@@ -12,8 +12,11 @@ if TYPE_CHECKING:
     from cnnviz.comparing import Comparison, compare
     from cnnviz.explaining import explain
     from cnnviz.explanation import Explanation
-    from cnnviz.listing import layers, methods
+    from cnnviz.inspecting import inspect
+    from cnnviz.inspection import Inspection
+    from cnnviz.listing import inspectors, layers, methods
     from cnnviz.network import Network, wrap
+    from cnnviz.pages import report
     from cnnviz.sources import load
     from cnnviz_core.errors import CnnvizError
     from cnnviz_core.preprocessing import Preprocessing
@@ -39,6 +42,7 @@ __all__ = [
     "Comparison",
     "Contrast",
     "Explanation",
+    "Inspection",
     "Network",
     "Neuron",
     "Predicted",
@@ -50,9 +54,12 @@ __all__ = [
     "__version__",
     "compare",
     "explain",
+    "inspect",
+    "inspectors",
     "layers",
     "load",
     "methods",
+    "report",
     "top_k",
     "wrap",
 ]
@@ -61,13 +68,17 @@ _HOMES = {
     "CnnvizError": "cnnviz_core.errors",
     "Comparison": "cnnviz.comparing",
     "Explanation": "cnnviz.explanation",
+    "Inspection": "cnnviz.inspection",
     "Network": "cnnviz.network",
     "Preprocessing": "cnnviz_core.preprocessing",
     "compare": "cnnviz.comparing",
     "explain": "cnnviz.explaining",
+    "inspect": "cnnviz.inspecting",
+    "inspectors": "cnnviz.listing",
     "layers": "cnnviz.listing",
     "load": "cnnviz.sources",
     "methods": "cnnviz.listing",
+    "report": "cnnviz.pages",
     "wrap": "cnnviz.network",
 }
 

@@ -134,11 +134,11 @@ class Comparison(Mapping[str, Explanation]):
         ParameterError
             If the suffix is unknown, or nothing can be written there.
         """
-        from cnnviz import report
+        from cnnviz import pages, sheets
 
         target = Path(path).expanduser()
         if target.suffix.lower() == ".html":
-            report.write_report(
+            pages.write_report(
                 self,
                 target,
                 skipped=self.skipped,
@@ -148,7 +148,7 @@ class Comparison(Mapping[str, Explanation]):
             )
         else:
             sheet = self.sheet(boxes=boxes, threshold=threshold, normalise=normalise)
-            report.write_image(sheet, target)
+            sheets.write_image(sheet, target)
         return target
 
     def sheet(
@@ -172,16 +172,16 @@ class Comparison(Mapping[str, Explanation]):
         -------
         PIL.Image.Image
         """
-        from cnnviz import report
+        from cnnviz import sheets
 
-        return report.sheet(
+        return sheets.sheet(
             self, skipped=self.skipped, boxes=boxes, threshold=threshold, normalise=normalise
         )
 
     def _repr_html_(self) -> str:
-        from cnnviz import report
+        from cnnviz import pages
 
-        return report.html_fragment(self, skipped=self.skipped)
+        return pages.html_fragment(self, skipped=self.skipped)
 
 
 def compare(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from cnnviz.labels import label_of
 from cnnviz.listing import plugin_of, usual_name
 from cnnviz.looking import AskedLayer, is_several, layer_text
 from cnnviz.network import Labels, Network, Preprocess, wrap
+from cnnviz.provenance import provenance_of
 from cnnviz.samples import Sample, samples_of
 from cnnviz.sources import load
 from cnnviz.targeting import Asked, target_class, target_label, targets_for
@@ -346,7 +346,10 @@ class Task:
             pictures=tuple(sample.pixels for sample in self.samples),
             names=tuple(sample.name for sample in self.samples),
             extras=found.extras,
-            provenance={**_provenance(self.network, method), **self._explained()},
+            provenance={
+                **provenance_of(self.network, plugin_of(method)),
+                **self._explained(),
+            },
         )
 
     def _explained(self) -> dict[str, str]:
@@ -497,20 +500,3 @@ def join(parts: Sequence[Explanation]) -> Explanation:
         for name in first.extras
     }
     return dataclasses.replace(first, **joined)
-
-
-def _provenance(network: Network, method: str) -> Mapping[str, str]:
-    """Say what made an explanation."""
-    import importlib.metadata
-
-    found = {"model": network.name, "framework": network.model.framework}
-    plugin = plugin_of(method)
-    if plugin is not None:
-        found["plugin"] = f"{plugin.distribution} {plugin.version}"
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        found["cnnviz"] = importlib.metadata.version("cnnviz")
-    for package in dict.fromkeys(("numpy", network.model.framework)):
-        version = getattr(sys.modules.get(package), "__version__", None)
-        if version is not None:
-            found[package] = str(version)
-    return found

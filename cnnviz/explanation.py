@@ -627,7 +627,7 @@ class Explanation:
         ParameterError
             If the suffix is unknown, or nothing can be written there.
         """
-        from cnnviz import report
+        from cnnviz import pages, sheets
 
         target = Path(path).expanduser()
         suffix = target.suffix.lower()
@@ -635,27 +635,27 @@ class Explanation:
             with replacing(target) as file:
                 np.savez_compressed(file, **archive.as_arrays(self))
         elif suffix == ".html":
-            report.write_report(
+            pages.write_report(
                 {self.method: self},
                 target,
                 boxes=boxes,
                 threshold=threshold,
                 normalise=normalise,
             )
-        elif suffix not in report.IMAGE_FORMATS:
+        elif suffix not in sheets.IMAGE_FORMATS:
             raise ParameterError(
                 f"{target.name!r} does not say as what to save it",
-                f"a name that ends in {', '.join(report.IMAGE_FORMATS)}, .html or .npz",
+                f"a name that ends in {', '.join(sheets.IMAGE_FORMATS)}, .html or .npz",
                 f"save it as {target.with_suffix('.png').name!r}" if target.stem else "name a file",
             )
         elif len(self) == 1:
             image = self.overlay(boxes=boxes, threshold=threshold, normalise=normalise)
-            report.write_image(image, target)
+            sheets.write_image(image, target)
         else:
-            sheet = report.sheet(
+            sheet = sheets.sheet(
                 {self.method: self}, boxes=boxes, threshold=threshold, normalise=normalise
             )
-            report.write_image(sheet, target)
+            sheets.write_image(sheet, target)
         return target
 
     @classmethod
@@ -731,14 +731,14 @@ class Explanation:
         return "  ".join(parts)
 
     def _repr_png_(self) -> bytes:
-        from cnnviz import report
+        from cnnviz import sheets
 
-        return encode(self.overlay() if len(self) == 1 else report.sheet({self.method: self}))
+        return encode(self.overlay() if len(self) == 1 else sheets.sheet({self.method: self}))
 
     def _repr_html_(self) -> str:
-        from cnnviz import report
+        from cnnviz import pages
 
-        return report.html_fragment({self.method: self})
+        return pages.html_fragment({self.method: self})
 
 
 def _frozen(values: Any) -> Array:

@@ -1,80 +1,38 @@
-"""What there is: the methods that are installed, and the layers of a network."""
+"""What there is: the methods and inspectors that are installed, and the layers of a network."""
 
 from __future__ import annotations
 
-import html
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Literal
 
+from cnnviz.tables import Table
 from cnnviz_core.errors import UnknownLayerError
 from cnnviz_core.layers import auto_layer
 from cnnviz_core.model import LayerInfo
 from cnnviz_core.naming import normal
-from cnnviz_core.parameters import Parameter
+from cnnviz_core.parameters import Parameter, parameters_of
 from cnnviz_core.registry import PluginInfo, get_registry
+from cnnviz_core.specs import InspectorSpec
 
 __all__ = [
+    "InspectorInfo",
     "MethodInfo",
     "Table",
     "by_family",
     "family_of",
+    "inspectors",
     "layers",
     "methods",
     "plugin_of",
     "short_reference",
+    "usual_inspector",
     "usual_name",
 ]
 
 _FAMILIES = ("cam", "gradient", "perturbation", "relevance", "features", "wrapper", "control")
 _YEAR = re.compile(r"\b(?:19|20)\d\d\b")
-
-Row = TypeVar("Row")
-
-
-class Table(tuple[Row, ...], Generic[Row]):
-    """A tuple of records that prints as a table.
-
-    Parameters
-    ----------
-    records : iterable
-        The records.
-    columns : sequence of str
-        The columns' titles.
-    cells : sequence of sequence of str
-        What is printed, a row for each record.
-    """
-
-    columns: tuple[str, ...]
-    cells: tuple[tuple[str, ...], ...]
-
-    def __new__(
-        cls, records: Iterable[Row], columns: Sequence[str], cells: Iterable[Sequence[str]]
-    ) -> Table[Row]:
-        """Make the tuple, and keep what is printed."""
-        table = super().__new__(cls, records)
-        table.columns = tuple(columns)
-        table.cells = tuple(tuple(row) for row in cells)
-        return table
-
-    def __repr__(self) -> str:
-        rows = [self.columns, *self.cells]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        ]
-        return "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        """Show the table in a notebook."""
-
-        def row(cells: Sequence[str], tag: str) -> str:
-            return "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells) + "</tr>"
-
-        body = "".join(row(cells, "td") for cells in self.cells)
-        return f"<table><thead>{row(self.columns, 'th')}</thead><tbody>{body}</tbody></table>"
 
 
 @dataclass(frozen=True)
@@ -120,6 +78,49 @@ class MethodInfo:
         return get_registry().parameters(self.name)
 
 
+@dataclass(frozen=True)
+class InspectorInfo:
+    """An installed inspector.
+
+    Attributes
+    ----------
+    name : str
+        What to call it by; also its command.
+    summary : str
+        One line.
+    shown : str
+        What it looks at beside the network: "nothing", "pictures", ...
+    targeted : bool
+        Whether a class or another target may be named.
+    needs : tuple of str
+        The capabilities that a model must have, sorted.
+    references : tuple of str
+        The papers.
+    cost : str
+        The work, in words; empty where the inspector does not say.
+    aliases : tuple of str
+        Its other names.
+    distribution, version : str
+        The distribution that it came with.
+    """
+
+    name: str
+    summary: str
+    shown: str
+    targeted: bool
+    needs: tuple[str, ...]
+    references: tuple[str, ...]
+    cost: str
+    aliases: tuple[str, ...]
+    distribution: str
+    version: str
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """Its parameters; reading them imports the inspector."""
+        return parameters_of(get_registry().inspector_class(self.name))
+
+
 def usual_name(name: str) -> str:
     """Give the name under which a method is listed.
 
@@ -147,13 +148,30 @@ def usual_name(name: str) -> str:
     return next(listed for listed, known in registry.explainers.items() if known is spec)
 
 
-def plugin_of(name: str) -> PluginInfo | None:
-    """Find the plugin that announced a method.
+def usual_inspector(name: str) -> str:
+    """Give the name under which an inspector is listed; see `usual_name`.
+
+    Examples
+    --------
+    >>> usual_inspector("DeepDream")
+    'dream'
+    """
+    registry = get_registry()
+    spec = registry.inspector_spec(name)
+    return next(listed for listed, known in registry.inspectors.items() if known is spec)
+
+
+def plugin_of(
+    name: str, kind: Literal["explainers", "inspectors"] = "explainers"
+) -> PluginInfo | None:
+    """Find the plugin that announced a method or an inspector.
 
     Parameters
     ----------
     name : str
-        The method's name, in its usual form; ``distribution:name`` where two claim it.
+        Its name, in the usual form; ``distribution:name`` where two claim it.
+    kind : {"explainers", "inspectors"}
+        Which of the two it is.
 
     Returns
     -------
@@ -161,7 +179,7 @@ def plugin_of(name: str) -> PluginInfo | None:
     """
     distribution, _, bare = name.rpartition(":")
     for plugin in get_registry().plugins:
-        if bare in map(normal, plugin.explainers) and (
+        if bare in map(normal, getattr(plugin, kind)) and (
             not distribution or normal(plugin.distribution) == distribution
         ):
             return plugin
@@ -212,6 +230,52 @@ def methods(model: Any = None) -> Table[MethodInfo]:
         )
     cells = [(m.name, m.family, m.summary, m.cost) for m in found]
     return Table(found, ("method", "family", "summary", "cost"), cells)
+
+
+def inspectors(model: Any = None) -> Table[InspectorInfo]:
+    """List the installed inspectors.
+
+    Parameters
+    ----------
+    model : network, Network or str, optional
+        List only those that this network can run.
+
+    Returns
+    -------
+    Table of InspectorInfo
+        A tuple that prints as a table, in the order in which a newcomer would try them.
+
+    Examples
+    --------
+    >>> [inspector.name for inspector in inspectors() if inspector.shown == "nothing"]
+    ['filters', 'class-model']
+    """
+    known = get_registry().inspectors
+    if model is not None:
+        from cnnviz.explaining import network_of
+
+        offered = network_of(model).model.capabilities
+        known = {name: spec for name, spec in known.items() if spec.needs <= offered}
+    found = [_inspector_info(name, spec) for name, spec in known.items()]
+    cells = [(i.name, i.shown, i.summary, i.cost) for i in found]
+    return Table(found, ("inspector", "is shown", "summary", "cost"), cells)
+
+
+def _inspector_info(name: str, spec: InspectorSpec) -> InspectorInfo:
+    """Gather what is known of an inspector."""
+    plugin = plugin_of(name, "inspectors")
+    return InspectorInfo(
+        name=name,
+        summary=spec.summary,
+        shown=spec.shown,
+        targeted=spec.targeted,
+        needs=tuple(sorted(spec.needs)),
+        references=spec.references,
+        cost=spec.cost,
+        aliases=spec.aliases,
+        distribution=plugin.distribution if plugin else "",
+        version=plugin.version if plugin else "",
+    )
 
 
 def by_family(names: Iterable[str]) -> list[str]:

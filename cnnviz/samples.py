@@ -18,7 +18,7 @@ from cnnviz_core.inputs import OneInput
 from cnnviz_core.model import Array, InputInfo, Model, as_float
 from cnnviz_core.preprocessing import Preprocessing
 
-__all__ = ["Held", "Sample", "samples_of"]
+__all__ = ["Held", "Sample", "samples_of", "usual_input"]
 
 _FORMS: Final = {3: "(N, L, C)", 4: "(N, H, W, C)", 5: "(N, D, H, W, C)"}
 """What a batch of signals, pictures and volumes looks like, by its number of axes."""
@@ -126,7 +126,7 @@ def samples_of(
         )
     if isinstance(images, Mapping):
         _check_names(images, inputs)
-        free = input or _usual_input(inputs)
+        free = input or usual_input(inputs)
         held = {name: images[name] for name in inputs if name != free}
         samples = _prepared(network, images[free], inputs[free], preprocessed)
         return _holding(samples, free, held, inputs) if held else samples
@@ -229,8 +229,19 @@ def _check_names(given: Mapping[str, Any], inputs: Mapping[str, InputInfo]) -> N
         )
 
 
-def _usual_input(inputs: Mapping[str, InputInfo]) -> str:
-    """Choose the input to explain: the first with a spatial grid, or the first."""
+def usual_input(inputs: Mapping[str, InputInfo]) -> str:
+    """Choose the input to look at where none is named.
+
+    Parameters
+    ----------
+    inputs : mapping of str to InputInfo
+        The network's.
+
+    Returns
+    -------
+    str
+        The first with a spatial grid, or the first.
+    """
     grids = (name for name, info in inputs.items() if info.shape and len(info.shape) > 1)
     return next(grids, next(iter(inputs)))
 

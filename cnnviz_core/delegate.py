@@ -18,8 +18,10 @@ from cnnviz_core.model import (
     Replacement,
     Trace,
     curved,
+    spatial,
 )
 from cnnviz_core.rules import STANDARD, BackwardRule
+from cnnviz_core.spatial import Geometry
 
 __all__ = ["Delegate"]
 
@@ -90,3 +92,9 @@ class Delegate:
     ) -> Curvature:
         """Differentiate twice, if the model can; see `CurvedModel.curvature`."""
         return curved(self._model).curvature(x, cotangent, direction, of=of, wrt=wrt)
+
+    def geometry(
+        self, nodes: Sequence[str], x: Inputs | None = None, *, wrt: str = INPUT
+    ) -> Geometry:
+        """Tell what is read, if the model can; see `SpatialModel.geometry`."""
+        return spatial(self._model).geometry(nodes, x, wrt=wrt)

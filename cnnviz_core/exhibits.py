@@ -77,6 +77,14 @@ class Tile:
                 "uint8 (H, W, 3)",
                 "make them with cnnviz_core.pixels.as_pixels",
             )
+        if self.classes is not None and self.classes.size:
+            highest = int(self.classes.max())
+            if highest >= len(self.legend):
+                raise ArrayError(
+                    f"a tile shows class {highest}, and its legend has {len(self.legend)} entries",
+                    "an entry for each class, counted from 0",
+                    "complete the legend",
+                )
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +116,17 @@ class Gallery:
         object.__setattr__(self, "rows", tuple(map(tuple, self.rows)))
         for name in ("column_titles", "row_titles"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        columns = max(map(len, self.rows), default=0)
+        for titles, places, what in (
+            (self.row_titles, len(self.rows), "rows"),
+            (self.column_titles, columns, "columns"),
+        ):
+            if len(titles) not in (0, places):
+                raise ArrayError(
+                    f"a gallery of {places} {what} has {len(titles)} titles for them",
+                    f"one for each of the {what}, or none",
+                    "put an empty text where there is nothing to say",
+                )
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,6 +217,13 @@ class Table:
         for name in ("columns", "numeric"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         object.__setattr__(self, "rows", tuple(tuple(map(str, row)) for row in self.rows))
+        wrong = {len(row) for row in self.rows} - {len(self.columns)}
+        if wrong:
+            raise ArrayError(
+                f"a table of {len(self.columns)} columns has a row of {min(wrong)} cells",
+                "one cell for each column",
+                "put an empty text where there is nothing to say",
+            )
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,6 +23,7 @@ from cnnviz_core.model import (
     input_node,
 )
 from cnnviz_core.rules import STANDARD, BackwardRule
+from cnnviz_core.spatial import Geometry
 
 __all__ = ["OneInput"]
 
@@ -119,6 +120,13 @@ class OneInput(Delegate):
         """Differentiate twice; see `CurvedModel.curvature`."""
         inner = self._inner(wrt)
         return super().curvature(self._all(x), cotangent, direction, of=of, wrt=inner)
+
+    def geometry(
+        self, nodes: Sequence[str], x: Inputs | None = None, *, wrt: str = INPUT
+    ) -> Geometry:
+        """Tell what is read; see `SpatialModel.geometry`."""
+        given = None if x is None else self._all(x)
+        return super().geometry(nodes, given, wrt=self._inner(wrt))
 
     def _inner(self, node: str) -> str:
         """Give a node's name in the network with several inputs."""

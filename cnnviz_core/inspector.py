@@ -114,7 +114,26 @@ class Pictures(ABC):
         ArrayError
             If there is none, or none can be read.
         """
-        found = next(self.batches(max(1, len(self))), None)
+        return self._some(max(1, len(self)))
+
+    def first(self) -> Batch:
+        """Prepare the first picture that can be read.
+
+        Returns
+        -------
+        Batch
+            Of one picture.
+
+        Raises
+        ------
+        ArrayError
+            If there is none, or none can be read.
+        """
+        return self._some(1)
+
+    def _some(self, size: int) -> Batch:
+        """Give the first batch."""
+        found = next(self.batches(size), None)
         if found is None:
             raise ArrayError(
                 "there is no picture to look at" if not len(self) else "no picture can be read",
@@ -170,7 +189,8 @@ class Subject:
     space : PixelSpace
         How its input values are colours.
     shape : tuple of int
-        (H, W, C) of its input, which also the pictures have.
+        (H, W, C) of its input, which also the pictures have; (L, C) of signals, (D, H, W, C) of
+        volumes.
     targets : tuple of Target
         What was asked for, one target for each picture, or one alone; empty where nothing was.
     labels : tuple of str, or None
@@ -184,7 +204,7 @@ class Subject:
     model: Model
     pictures: Pictures
     space: PixelSpace
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     targets: tuple[Target, ...] = ()
     labels: tuple[str, ...] | None = None
     name: str = "the network"

@@ -10,13 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final, Protocol, TypeAlias, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, cast, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from cnnviz_core.errors import MissingCapabilityError
 from cnnviz_core.rules import STANDARD, BackwardRule
+
+if TYPE_CHECKING:
+    from cnnviz_core.spatial import Geometry
 
 __all__ = [
     "INPUT",
@@ -32,9 +35,11 @@ __all__ = [
     "Model",
     "Pullback",
     "Replacement",
+    "SpatialModel",
     "Trace",
     "curved",
     "input_node",
+    "spatial",
 ]
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -227,8 +232,9 @@ class Model(Protocol):
     A model never changes the network that it stands for: after any call, also one that raised, the
     network's parameters, gradients, hooks and modes are what they were.
 
-    A model whose `capabilities` name "curvature" has one more operation, `CurvedModel.curvature`;
-    `curved` gives it to those who need it.
+    A model whose `capabilities` name "curvature" or "geometry" has one more operation,
+    `CurvedModel.curvature` or `SpatialModel.geometry`; `curved` and `spatial` give it to those who
+    need it.
 
     Attributes
     ----------
@@ -236,8 +242,8 @@ class Model(Protocol):
         "torch", "tensorflow", "numpy", ...
     capabilities : frozenset of str
         What this very network offers: "capture", "replace", "gradient", "parameters",
-        "curvature", and ``"rule:<kind>"`` for every kind of operation whose backward step a rule
-        may override ("rule:relu").
+        "curvature", "geometry", and ``"rule:<kind>"`` for every kind of operation whose backward
+        step a rule may override ("rule:relu").
     activation : str
         What turns `LOGITS` into probabilities: "softmax", "sigmoid" or "none".  The network's own
         head where it has one; "softmax" where it ends in raw scores.
@@ -437,6 +443,65 @@ def curved(model: Model) -> CurvedModel:
         f"second derivatives need 'curvature', which this {model.framework} model does not offer",
         f"a need among {', '.join(map(repr, sorted(model.capabilities)))}",
         "wrap the network that it was exported from, or use a method of first derivatives",
+    )
+
+
+class SpatialModel(Model, Protocol):
+    """A model with the optional operation "geometry"; see `spatial`."""
+
+    def geometry(
+        self, nodes: Sequence[str], x: Inputs | None = None, *, wrt: str = INPUT
+    ) -> Geometry:
+        """Tell which places the operations between an input and some nodes read.
+
+        Parameters
+        ----------
+        nodes : sequence of str
+            The nodes.
+        x : ndarray (N, ...), or mapping of str to ndarray, optional
+            An input, of which the sizes count; by default one of the declared shape.
+        wrt : str
+            The input's node.
+
+        Returns
+        -------
+        Geometry
+            With the nodes that depend on the input; the others are left out.
+
+        Raises
+        ------
+        ArrayError
+            If `x` does not fit, or is not given and the network declares no shape.
+        UnknownLayerError
+            If a node is not in `layers`.
+        """
+        ...
+
+
+def spatial(model: Model) -> SpatialModel:
+    """Give a model as one with the operation "geometry".
+
+    Parameters
+    ----------
+    model : Model
+        Any.
+
+    Returns
+    -------
+    SpatialModel
+        The model itself.
+
+    Raises
+    ------
+    MissingCapabilityError
+        If it does not offer the operation.
+    """
+    if "geometry" in model.capabilities and callable(getattr(model, "geometry", None)):
+        return cast(SpatialModel, model)
+    raise MissingCapabilityError(
+        f"receptive fields need 'geometry', which this {model.framework} model does not offer",
+        f"a need among {', '.join(map(repr, sorted(model.capabilities)))}",
+        "wrap the network that it was exported from",
     )
 
 

@@ -15,7 +15,9 @@ from cnnviz_core.checks import check_cotangent, check_direction
 from cnnviz_core.errors import ArrayError, UnknownLayerError, UnsupportedModelError
 from cnnviz_core.model import INPUT, LOGITS, OUTPUT, Array, Cotangent, as_float, input_node
 from cnnviz_core.rules import BackwardRule
+from cnnviz_core.spatial import Geometry
 from cnnviz_tf.execution import as_traced
+from cnnviz_tf.geometry import geometry_of
 from cnnviz_tf.logits import scores_before
 from cnnviz_tf.rules import check_applicable, check_applied, differentiable_ops, in_force, relu_step
 from cnnviz_tf.second import check_differentiable_twice, twice, without_second_derivative
@@ -318,6 +320,42 @@ class Graph:
         if (what, node) not in self._seeds:
             self._seeds[what, node] = _seed(self._tensors[node])
         return self._seeds[what, node]
+
+    def geometry(self, inputs: Mapping[str, Array], nodes: Sequence[str], wrt: str) -> Geometry:
+        """Tell which places the operations between an input and some nodes read.
+
+        Parameters
+        ----------
+        inputs : mapping of str to ndarray
+            Every input, checked; its sizes count.
+        nodes : sequence of str
+            The nodes.
+        wrt : str
+            The input's node.
+
+        Returns
+        -------
+        Geometry
+        """
+
+        def measured(
+            shapes: list[tf.Tensor], numbers: list[tf.Tensor]
+        ) -> tuple[list[Array], list[Array]]:
+            def build() -> Any:
+                with self._function.graph.as_default():
+                    found = [tf.shape(tensor) for tensor in shapes]
+                return self._prune(list(self._inputs.values()), [*found, *numbers])
+
+            if not shapes and not numbers:
+                return [], []
+            key = ("measured", *(tensor.name for tensor in (*shapes, *numbers)))
+            results = _run(self._once(key, build), [*map(tf.constant, inputs.values())])
+            return results[: len(shapes)], results[len(shapes) :]
+
+        source = self._tensors[wrt]
+        name = next(name for name, tensor in self._inputs.items() if tensor is source)
+        tensors = {node: self._tensors[node] for node in nodes}
+        return geometry_of(source, inputs[name].shape, tensors, measured)
 
     def _prune(self, feeds: Sequence[tf.Tensor], fetches: Sequence[tf.Tensor]) -> Any:
         """Cut a function out of the graph; it takes as many arguments as there are feeds."""

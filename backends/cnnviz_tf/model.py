@@ -32,6 +32,7 @@ from cnnviz_core.model import (
     Trace,
 )
 from cnnviz_core.rules import STANDARD, BackwardRule
+from cnnviz_core.spatial import Geometry
 from cnnviz_tf.entry import DeclaredShape, Entry, entry_of
 from cnnviz_tf.graph import Graph
 from cnnviz_tf.layers import describe
@@ -129,7 +130,7 @@ class TensorFlowModel:
     @property
     def capabilities(self) -> frozenset[str]:
         """What this very network offers."""
-        offered = {"capture", "replace", "gradient", "curvature", "rule:relu"}
+        offered = {"capture", "replace", "gradient", "curvature", "geometry", "rule:relu"}
         return frozenset(offered if self._entry.root is None else {*offered, "parameters"})
 
     @property
@@ -149,12 +150,7 @@ class TensorFlowModel:
             graph = self._graph()
             shapes = {name: graph.static_shape(name) for name in graph.nodes}
             if any(shape is None or None in shape for shape in shapes.values()):
-                example = self._example()
-                zeros = {
-                    name: np.zeros((self._entry.batch or 1, *shape), self._inputs[name].dtype)
-                    for name, shape in example.items()
-                }
-                full = graph.shapes(zeros, list(graph.nodes))
+                full = graph.shapes(self._example(), list(graph.nodes))
                 shapes = {name: shape[1:] for name, shape in full.items()}
             ranks = [len(shape) for shape in self._known_shapes().values()]
             self._layers = describe(graph.nodes, shapes, ranks)
@@ -209,6 +205,16 @@ class TensorFlowModel:
         self._check_nodes(graph, [of, wrt])
         return Curvature(*graph.curvature(inputs, cotangent, direction, of, wrt))
 
+    def geometry(
+        self, nodes: Sequence[str], x: Inputs | None = None, *, wrt: str = INPUT
+    ) -> Geometry:
+        """Tell what operations read; see `cnnviz_core.model.SpatialModel.geometry`."""
+        inputs = self._example() if x is None else self._checked(x)
+        inputs = {name: array[: self._entry.batch or 1] for name, array in inputs.items()}
+        graph = self._graph(inputs)
+        self._check_nodes(graph, [*nodes, wrt])
+        return graph.geometry(inputs, nodes, wrt)
+
     def parameters(self, layer: str) -> Mapping[str, Array]:
         """Return a layer's arrays; see `Model.parameters`."""
         if self._entry.root is None:
@@ -252,11 +258,14 @@ class TensorFlowModel:
             )
         return shapes
 
-    def _example(self) -> Mapping[str, tuple[int, ...]]:
-        """Give full input shapes."""
+    def _example(self) -> dict[str, Array]:
+        """Give an input of one sample, or as many as the network takes."""
         for shapes in (self._known_shapes(), self._seen, self._entry.built):
             if shapes and not any(None in shape for shape in shapes.values()):
-                return shapes
+                return {
+                    name: np.zeros((self._entry.batch or 1, *shape), self._inputs[name].dtype)
+                    for name, shape in shapes.items()
+                }
         raise ArrayError(
             "the shapes of the layers depend on the input's, which the network leaves open: "
             f"{dict(self._known_shapes())}",

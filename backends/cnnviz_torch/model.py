@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 from torch import nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from cnnviz_core.checks import check_cotangent, check_direction, check_replacement
 from cnnviz_core.errors import (
@@ -33,12 +34,14 @@ from cnnviz_core.model import (
     Trace,
 )
 from cnnviz_core.rules import STANDARD, BackwardRule
+from cnnviz_core.spatial import Geometry
 from cnnviz_torch.accepts import accepts
 from cnnviz_torch.arrays import to_array, to_tensor
 from cnnviz_torch.build import SpecNetwork
 from cnnviz_torch.capture import Action, watching
 from cnnviz_torch.curvature import bent, twice_differentiable
 from cnnviz_torch.exported import exported_inputs, unflattened
+from cnnviz_torch.geometry import geometry_of
 from cnnviz_torch.graph import Node, ways
 from cnnviz_torch.inputs import Output, Shape, check_loaded, declared_inputs
 from cnnviz_torch.layers import arrays_of
@@ -51,7 +54,8 @@ __all__ = ["TorchModel", "unwrapped", "wrap"]
 
 _ACTIVATIONS = ("softmax", "sigmoid", "none")
 _ALL = frozenset(
-    {"capture", "replace", "gradient", "curvature", "parameters", *(f"rule:{k}" for k in KINDS)}
+    {"capture", "replace", "gradient", "curvature", "geometry", "parameters"}
+    | {f"rule:{kind}" for kind in KINDS}
 )
 _OF_SCRIPTS = frozenset({"gradient"})
 
@@ -311,6 +315,37 @@ class TorchModel:
             to_array(bend, channels_first=first_wrt),
         )
 
+    def geometry(
+        self, nodes: Sequence[str], x: Inputs | None = None, *, wrt: str = INPUT
+    ) -> Geometry:
+        """Tell what operations read; see `cnnviz_core.model.SpatialModel.geometry`."""
+        self._need("geometry", "a receptive field")
+        network = self._network
+        arrays = network.sample(x)
+        structure = network.structure(arrays)
+        layers = [node for node in nodes if not is_special(node)]
+        edges: dict[str, GradientEdge] = {}
+
+        def note(node: str) -> Action:
+            def act(value: torch.Tensor) -> None:
+                if value.requires_grad:
+                    edges[node] = get_gradient_edge(value)
+
+            return act
+
+        recorder = Recorder(everywhere=True)
+        inputs = {node: network.input_of(node) for node in (wrt, *nodes) if _is_input(node)}
+        watches = [network.watch(structure, node, note(node)) for node in layers]
+        with network.isolated():
+            fed = recorder.feed(network.tensors(arrays), inputs)
+            with recorder.recording(), watching(watches):
+                ends = network.run(fed, structure)
+            for node, value in {**ends, **recorder.leaves}.items():
+                if node in nodes:
+                    note(node)(value)
+            leaf = recorder.leaves[wrt]
+            return geometry_of(leaf, structure.has_channels_first(wrt, leaf), edges)
+
     def _recorded(
         self, arrays: Mapping[str, Array], structure: Structure, of: str, wrt: Sequence[str]
     ) -> tuple[Recorder, dict[str, torch.Tensor], list[Node]]:
@@ -380,6 +415,11 @@ class TorchModel:
                 "wrap the nn.Module that it was made from, or use a method that looks at the "
                 "input only, such as saliency or occlusion",
             )
+
+
+def _is_input(node: str) -> bool:
+    """Tell whether a node is one of the inputs."""
+    return is_special(node) and node not in (LOGITS, OUTPUT)
 
 
 def _given(asked: Cotangent, value: Array) -> Array:

@@ -92,6 +92,33 @@ class Network:
             )
         return arrays
 
+    def sample(self, x: Inputs | None = None) -> dict[str, Array]:
+        """Give one sample of an input, or one of the declared shape.
+
+        Parameters
+        ----------
+        x : ndarray (N, ...), or mapping of str to ndarray, optional
+            An input.
+
+        Returns
+        -------
+        dict of str to ndarray (1, ...)
+            By the name of the input; of a program for batches of one size, a batch.
+
+        Raises
+        ------
+        ArrayError
+            If `x` does not fit, or is not given and no shape is declared.
+        """
+        arrays = self._example() if x is None else self.checked(x)
+        if arrays is None:
+            raise ArrayError(
+                "the sizes of the network's layers depend on its input, whose shape is not known",
+                "an input, or its shape",
+                "pass a picture, or wrap the network with input_shape=(H, W, C)",
+            )
+        return {name: array[: self._batch or 1] for name, array in arrays.items()}
+
     def tensors(self, arrays: Mapping[str, Array]) -> dict[str, torch.Tensor]:
         """Copy an input to the network's device and type."""
         like = reference_tensor(self.module)

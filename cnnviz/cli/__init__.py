@@ -5,28 +5,53 @@ from __future__ import annotations
 import importlib
 import os
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
+from cnnviz.cli.base import Group
+
 __all__ = ["main"]
 
-_COMMANDS = ("demo", "explain", "compare", "methods", "layers", "doctor")
+_EXPLAIN = ("demo", "explain", "compare")
+_LOOK_AROUND = ("methods", "inspectors", "layers", "doctor")
+_OWN = (*_EXPLAIN, "inspect", *_LOOK_AROUND)
 
 
-class _Group(click.Group):
-    """A group whose commands are imported when they are asked for."""
+class _Group(Group):
+    """A group whose commands are imported when they are asked for; each inspector is one."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """List the commands, the first to try first."""
-        return list(_COMMANDS)
+        names = [*_EXPLAIN, *_module("inspect").command.list_commands(ctx), "inspect"]
+        return list(dict.fromkeys([*names, *_LOOK_AROUND]))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a command."""
-        if cmd_name not in _COMMANDS:
-            return None
-        command: click.Command = importlib.import_module(f"cnnviz.cli.{cmd_name}").command
-        return command
+        """Import a command; an inspector of the same name is left to ``cnnviz inspect``."""
+        if cmd_name in _OWN:
+            own: click.Command = _module(cmd_name).command
+            return own
+        inspector: click.Command | None = _module("inspect").command.get_command(ctx, cmd_name)
+        return inspector
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands, by what one wants to know."""
+        inside = [row for row in _module("inspect").summaries() if row[0] not in _OWN]
+        sections = {
+            "Explain": self._summaries(ctx, _EXPLAIN),
+            "See inside": [*inside, *self._summaries(ctx, ("inspect",))],
+            "Look around": self._summaries(ctx, _LOOK_AROUND),
+        }
+        width = max(len(name) for rows in sections.values() for name, _ in rows)
+        for title, rows in sections.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), summary) for name, summary in rows])
+
+    def _summaries(self, ctx: click.Context, names: Sequence[str]) -> list[tuple[str, str]]:
+        """Give the first line on each of some commands."""
+        commands = {name: self.get_command(ctx, name) for name in names}
+        return [(n, c.get_short_help_str(limit=200)) for n, c in commands.items() if c is not None]
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; a warning is one line on stderr."""
@@ -39,6 +64,11 @@ class _Group(click.Group):
         with warnings.catch_warnings():
             warnings.showwarning = show
             return super().invoke(ctx)
+
+
+def _module(name: str) -> Any:
+    """Import the module of a command."""
+    return importlib.import_module(f"cnnviz.cli.{name}")
 
 
 def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:

@@ -12,13 +12,14 @@ from typing import Any, Final, NoReturn
 
 import click
 
-from cnnviz_core.errors import CnnvizError, ParameterError
+from cnnviz_core.errors import CnnvizError, ParameterError, near
 from cnnviz_core.progress import listening
 
 __all__ = [
     "FAILED",
     "PARTLY",
     "Command",
+    "Group",
     "as_json",
     "error_record",
     "json_option",
@@ -61,7 +62,21 @@ class Command(click.Command):
         try:
             return super().invoke(ctx)
         except CnnvizError as error:
-            _stop(error, bool(ctx.params.get("as_document")))
+            _stop(error, bool(ctx.params.get("as_document")) or "--json" in ctx.args)
+
+
+class Group(Command, click.Group):
+    """A group of commands that explains errors, such as those of plugins, likewise."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that is meant, or name one that is called much like it."""
+        if not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None:
+            alike = near(args[0], self.list_commands(ctx), n=1)
+            if alike:
+                ctx.fail(f"No such command {args[0]!r}.  Perhaps {alike[0]!r} was meant.")
+        return super().resolve_command(ctx, args)
 
 
 def _stop(error: CnnvizError, wants_json: bool) -> NoReturn:
@@ -184,9 +199,7 @@ def print_table(
     from rich.text import Text
 
     shown = [i for i in range(len(columns)) if any(row[i] for row in rows)]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
-    if title:
-        table.title = Text(title, style="bold")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for i in shown:
         right = columns[i] in numeric
         table.add_column(
@@ -203,6 +216,9 @@ def print_table(
     if not console.is_terminal:
         # In a pipe nothing is to be wrapped.
         console = Console(file=sys.stdout, width=10_000)
+    if title:
+        # A title of the table's own would be as narrow as the table.
+        console.print(Text(title, style="bold"))
     console.print(table)
 
 

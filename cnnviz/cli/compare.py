@@ -21,16 +21,14 @@ from cnnviz.cli.base import (
     progress,
 )
 from cnnviz.cli.options import (
-    MethodCommand,
     box_options,
-    method_parameters,
     model_options,
-    named_methods,
     open_network,
     presentation_of,
     presentation_options,
     sample_options,
 )
+from cnnviz.cli.parameters import MethodCommand, method_parameters, named_methods
 from cnnviz_core.errors import CnnvizError, ImageError, ParameterError
 
 __all__ = ["command"]

@@ -58,7 +58,7 @@ def command(backend: str | None, folder: Path, as_document: bool) -> None:
 
 def _write(image: Any, path: Path) -> None:
     """Write a picture, whole or not at all."""
-    from cnnviz.report import write_image
+    from cnnviz.sheets import write_image
 
     write_image(image, path)
 

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from cnnviz.cli.base import Command, as_json, json_option, print_table
+from cnnviz_core.parameters import parameters_of
 from cnnviz_core.registry import Registry, get_registry, import_string, installed
 from cnnviz_core.specs import BackendSpec
 
@@ -60,11 +61,16 @@ def _version(package: str) -> str:
 def _examine(registry: Registry) -> dict[str, Any]:
     """Find out all there is to tell."""
     failures = [dataclasses.asdict(failure) for failure in registry.failures]
-    for name, spec in registry.explainers.items():
+    for name, explainer in registry.explainers.items():
         try:
             registry.parameters(name)
         except Exception as error:
-            failures.append(_failure(name, spec.target, error))
+            failures.append(_failure(name, explainer.target, error))
+    for name, inspector in registry.inspectors.items():
+        try:
+            parameters_of(registry.inspector_class(name))
+        except Exception as error:
+            failures.append(_failure(name, inspector.target, error))
     return {
         "cnnviz": _version("cnnviz"),
         "python": platform.python_version(),
@@ -77,15 +83,15 @@ def _examine(registry: Registry) -> dict[str, Any]:
     }
 
 
-def _failure(method: str, target: str, error: Exception) -> dict[str, str]:
-    """Describe a method whose own module cannot be imported."""
+def _failure(name: str, target: str, error: Exception) -> dict[str, str]:
+    """Describe a method or an inspector whose own module cannot be imported."""
     import traceback
 
     cause = error.__cause__ or error
     return {
         "distribution": "",
         "version": "",
-        "entry_point": f"{method} ({target})",
+        "entry_point": f"{name} ({target})",
         "stage": "import",
         "error": f"{type(cause).__name__}: {cause}",
         "traceback": "".join(traceback.format_exception(cause)),
@@ -129,7 +135,7 @@ def _print(report: dict[str, Any]) -> None:
             (
                 p["entry_point"],
                 f"{p['distribution']} {p['version']}",
-                ", ".join((*p["backends"], *p["explainers"])),
+                ", ".join((*p["backends"], *p["explainers"], *p["inspectors"])),
             )
             for p in report["plugins"]
         ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,16 +20,15 @@ from cnnviz.cli.base import (
     progress,
 )
 from cnnviz.cli.options import (
-    MethodCommand,
     box_options,
-    method_parameters,
     model_options,
-    named_methods,
     open_network,
     presentation_of,
     presentation_options,
     sample_options,
 )
+from cnnviz.cli.outputs import slug
+from cnnviz.cli.parameters import MethodCommand, method_parameters, named_methods
 from cnnviz_core.errors import CnnvizError, ImageError
 from cnnviz_core.progress import advance
 
@@ -181,9 +179,9 @@ class _Names:
 
     def stem(self, picture: str, explanation: Explanation, target: str | None) -> str:
         """Name the files of one explanation, without a suffix."""
-        parts = [self._stem_of(picture), _slug(explanation.method)]
+        parts = [self._stem_of(picture), slug(explanation.method)]
         if target is not None:
-            parts.append(_slug(explanation.target_labels[0]))
+            parts.append(slug(explanation.target_labels[0]) or "target")
         return self._unique("-".join(parts))
 
     def _stem_of(self, picture: str) -> str:
@@ -202,18 +200,13 @@ class _Names:
         return free
 
 
-def _slug(text: str) -> str:
-    """Make a text fit for a file's name."""
-    return re.sub(r"[^\w.]+", "-", text.casefold()).strip("-.") or "target"
-
-
 def _record(
     picture: str, explanation: Explanation, files: Sequence[Path], threshold: float
 ) -> dict[str, Any]:
     """Give a result as JSON values; of an array among the parameters its description."""
     import numpy as np
 
-    from cnnviz.report import described
+    from cnnviz.wording import described
 
     odds = explanation.probabilities
     return {

@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from cnnviz.cli.base import Command, as_json, json_option, print_table
+from cnnviz.cli.describing import describe, parameter_records, records
 from cnnviz.listing import MethodInfo, methods, short_reference, usual_name
-from cnnviz_core.parameters import Parameter
 
 __all__ = ["command"]
 
@@ -34,7 +34,7 @@ def command(name: str | None, model: str | None, as_document: bool) -> None:
         return
     listed = methods(model)
     if as_document:
-        as_json({"methods": [_record(method) for method in listed]})
+        as_json({"methods": records(listed, _record)})
         return
     _list(listed)
 
@@ -72,39 +72,18 @@ def _record(method: MethodInfo) -> dict[str, Any]:
         "references": method.references,
         "distribution": method.distribution,
         "version": method.version,
-        "parameters": [_parameter_record(p) for p in method.parameters],
-    }
-
-
-def _parameter_record(parameter: Parameter) -> dict[str, Any]:
-    """Give a parameter as JSON values."""
-    return {
-        "name": parameter.name,
-        "accepts": parameter.accepts,
-        "default": parameter.default,
-        "help": parameter.help,
+        "parameters": parameter_records(method),
     }
 
 
 def _describe(method: MethodInfo) -> None:
     """Print all there is to say of a method."""
-    click.secho(f"{method.name}: {method.summary}", bold=True)
-    click.echo(f"  family    {method.family}")
-    click.echo(f"  needs     {', '.join(method.needs) or 'nothing but the output'}")
-    if method.cost:
-        click.echo(f"  costs     {method.cost}")
-    if method.class_agnostic:
-        click.echo("  target    none: the same map for every class")
-    if method.aliases:
-        click.echo(f"  also      {', '.join(method.aliases)}")
-    click.echo(f"  from      {method.distribution} {method.version}")
-    for reference in method.references:
-        click.echo(f"  paper     {reference}")
-    if method.parameters:
-        rows = [(p.name, p.accepts, _shown(p.default), p.help) for p in method.parameters]
-        print_table(("parameter", "accepts", "default", ""), rows)
-
-
-def _shown(value: Any) -> str:
-    """Write a default as it is typed on the command line."""
-    return "none" if value is None else str(value)
+    said = {
+        "family": method.family,
+        "needs": ", ".join(method.needs) or "nothing but the output",
+        "costs": method.cost,
+        "target": "none: the same map for every class" if method.class_agnostic else "",
+        "also": ", ".join(method.aliases),
+        "from": f"{method.distribution} {method.version}",
+    }
+    describe(f"{method.name}: {method.summary}", said, method.references, method.parameters)

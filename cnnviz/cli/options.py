@@ -1,38 +1,34 @@
-"""Options that several commands take, and those that come from a method's parameters."""
+"""Options that several commands take."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
 
-from cnnviz.cli.base import Command
 from cnnviz_core.errors import ParameterError
-from cnnviz_core.parameters import Parameter, parse
 from cnnviz_core.preprocessing import Preprocessing
-from cnnviz_core.registry import get_registry
 
 __all__ = [
-    "MethodCommand",
+    "batch_size_option",
     "box_options",
-    "method_parameters",
+    "input_shape_option",
+    "model_option",
     "model_options",
-    "named_methods",
+    "network_options",
     "open_network",
     "presentation_of",
     "presentation_options",
+    "read_shape",
     "sample_options",
+    "target_option",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-_PREFIX: Final = "method_"
-_METHODS: Final = "cnnviz.methods"
-_ELSEWHERE: Final = frozenset({"layer", "batch_size"})
 
 _IMAGENET: Final = Preprocessing(
     size=(224, 224),
@@ -48,132 +44,35 @@ _PRESETS: Final[Mapping[str, Preprocessing]] = {
 }
 
 
-class MethodCommand(Command):
-    """A command that takes the parameters of the methods named in its own arguments as options.
-
-    Parameters
-    ----------
-    method_default : tuple of str
-        The methods that are meant where none is named.
-    **kwargs
-        Handed to `Command`.
-    """
-
-    def __init__(self, *args: Any, method_default: tuple[str, ...] = (), **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.method_default = method_default
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Look at the methods first, then parse everything."""
-        ctx.meta[_METHODS] = _methods_among(args)
-        return super().parse_args(ctx, args)
-
-    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """List the command's own options and the methods'."""
-        own = super().get_params(ctx)
-        taken = {option for param in own for option in param.opts}
-        return [*own, *self._method_options(ctx, taken)]
-
-    def _method_options(self, ctx: click.Context, taken: set[str]) -> list[click.Option]:
-        """Make an option of each parameter of each method."""
-        owners: dict[str, list[tuple[str, Parameter]]] = {}
-        for method in ctx.meta.get(_METHODS) or self.method_default:
-            for parameter in get_registry().parameters(method):
-                if parameter.name not in _ELSEWHERE:
-                    owners.setdefault(parameter.name, []).append((method, parameter))
-        return [_option(name, shared, taken) for name, shared in owners.items()]
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the command's own options, then the methods'."""
-        own: list[tuple[str, str]] = []
-        theirs: list[tuple[str, str]] = []
-        for param in self.get_params(ctx):
-            record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
-            if record is not None:
-                (theirs if _is_method_option(param) else own).append(record)
-        with formatter.section("Options"):
-            formatter.write_dl(own)
-        named = ctx.meta.get(_METHODS) or self.method_default
-        if theirs:
-            with formatter.section(f"Options of {', '.join(named)}"):
-                formatter.write_dl(theirs)
-        formatter.write_paragraph()
-        formatter.write_text("Name methods before --help to see their options.")
-
-
-def named_methods(texts: Sequence[str]) -> tuple[str, ...]:
-    """Take the names out of what was typed, where commas may separate them.
-
-    Parameters
-    ----------
-    texts : sequence of str
-        As typed: "grad-cam,cam".
-
-    Returns
-    -------
-    tuple of str
-        Each name once, "all" among them.
-    """
-    names = (name.strip() for text in texts for name in text.split(","))
-    return tuple(dict.fromkeys(filter(None, names)))
-
-
-def _methods_among(args: Sequence[str]) -> tuple[str, ...]:
-    """Find the methods among arguments of which the rest is not understood yet."""
-    option = click.Option(["--method", "--methods", "-m"], multiple=True)
-    peek = click.Command("peek", params=[option], add_help_option=False)
-    settings: dict[str, Any] = {"ignore_unknown_options": True, "allow_extra_args": True}
-    ctx = peek.make_context("peek", list(args), resilient_parsing=True, **settings)
-    # All methods have hundreds of options; those of the named ones are enough.
-    return tuple(name for name in named_methods(ctx.params["method"] or ()) if name != "all")
-
-
-def _option(name: str, owners: Sequence[tuple[str, Parameter]], taken: set[str]) -> click.Option:
-    """Make one option of a parameter that one or several methods have."""
-    flag = "--" + name.replace("_", "-")
-    if flag in taken:
-        flag = f"--{owners[0][0]}-{name.replace('_', '-')}"
-    parameter = owners[0][1]
-    default = "none" if parameter.default is None else parameter.default
-    text = f"{parameter.help}  [{parameter.accepts}; default: {default}]".strip()
-    kinds = [kind.__name__ for kind in parameter.types if kind is not type(None)]
-    return click.Option([flag, _PREFIX + name], metavar="|".join(kinds).upper(), help=text)
-
-
-def _is_method_option(param: click.Parameter) -> bool:
-    """Tell a method's option from the command's own."""
-    return param.name is not None and param.name.startswith(_PREFIX)
-
-
-def method_parameters(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Read the parameters that were given for a method, leaving out those of others.
-
-    Parameters
-    ----------
-    method : str
-        The method's name.
-    given : mapping of str to str
-        A command's arguments beyond its own.
-
-    Returns
-    -------
-    dict of str to value
-
-    Raises
-    ------
-    ParameterError
-        If a text cannot be read as the parameter's type.
-    """
-    params = {}
-    for parameter in get_registry().parameters(method):
-        text = given.get(_PREFIX + parameter.name)
-        if text is not None:
-            params[parameter.name] = parse(parameter, text)
-    return params
-
-
 def model_options(function: F) -> F:
     """Add the options that say which network is meant, and how it is fed."""
+    return model_option(required=True)(network_options(function))
+
+
+def model_option(*, required: bool) -> Callable[[F], F]:
+    """Make the option that says which network is meant.
+
+    Parameters
+    ----------
+    required : bool
+        Whether nothing else says it.
+
+    Returns
+    -------
+    decorator
+    """
+    return click.option(
+        "--model",
+        "-M",
+        required=required,
+        metavar="SOURCE",
+        help="The network: torchvision:resnet50, timm:NAME, keras:NAME, a file, "
+        "package.module:function, or demo.",
+    )
+
+
+def network_options(function: F) -> F:
+    """Add the options that say how the network is loaded and fed."""
     for option in (
         click.option(
             "--preprocess",
@@ -188,28 +87,48 @@ def model_options(function: F) -> F:
             help="The classes' names: imagenet-1k, or a text file with one a line.",
         ),
         click.option("--backend", metavar="NAME", help="Which backend loads the network."),
-        click.option(
-            "--model",
-            "-M",
-            required=True,
-            metavar="SOURCE",
-            help="The network: torchvision:resnet50, timm:NAME, keras:NAME, a file, "
-            "package.module:function, or demo.",
-        ),
     ):
         function = option(function)
     return function
 
 
+batch_size_option: Final = click.option(
+    "--batch-size",
+    type=click.IntRange(1),
+    metavar="N",
+    help="How many samples go through the network at once.",
+)
+
+
+def target_option(more: str, *, multiple: bool = False) -> Callable[[F], F]:
+    """Make the option that says what is asked of the network.
+
+    Parameters
+    ----------
+    more : str
+        The end of its help: what else may be asked, and what is meant where nothing is.
+    multiple : bool
+        Whether it may be given several times; it is called "targets" then.
+
+    Returns
+    -------
+    decorator
+    """
+    return click.option(
+        "--target",
+        "-t",
+        "targets" if multiple else "target",
+        multiple=multiple,
+        metavar="CLASS",
+        help="A class's number or name; 'tabby - boxer' or 'tabby rather than boxer' for what "
+        f"tells one from the other; 'p(tabby)' for its probability{more}",
+    )
+
+
 def sample_options(function: F) -> F:
     """Add the options that say what is explained, and where."""
     for option in (
-        click.option(
-            "--batch-size",
-            type=click.IntRange(1),
-            metavar="N",
-            help="How many samples go through the network at once.",
-        ),
+        batch_size_option,
         click.option(
             "--layer",
             "-l",
@@ -219,13 +138,8 @@ def sample_options(function: F) -> F:
             "-1 for the last, as `cnnviz layers` numbers them.  Several, separated by commas, for "
             "methods that look at several.",
         ),
-        click.option(
-            "--target",
-            "-t",
-            metavar="CLASS",
-            help="A class's number or name; 'tabby - boxer' or 'tabby rather than boxer' for what "
-            "tells one from the other; 'p(tabby)' for its probability; top-3 for each of the first "
-            "three.  The predicted class if left out.",
+        target_option(
+            "; top-3 for each of the first three.  The predicted class if left out.",
         ),
     ):
         function = option(function)
@@ -298,14 +212,53 @@ def presentation_of(given: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     return {name: value for name, value in how.items() if value is not None}, normalise
 
 
+input_shape_option: Final = click.option(
+    "--input-shape",
+    metavar="H,W,C",
+    help="The input's shape, where the network does not tell: 224,224,3.",
+)
+
+
+def read_shape(text: str) -> tuple[int, ...]:
+    """Read what was typed for `input_shape_option`.
+
+    Parameters
+    ----------
+    text : str
+        Whole numbers with commas.
+
+    Returns
+    -------
+    tuple of int
+
+    Raises
+    ------
+    ParameterError
+        If it is no shape.
+    """
+    try:
+        shape = tuple(int(part) for part in text.replace("x", ",").split(","))
+    except ValueError:
+        shape = ()
+    if not shape or min(shape) < 1:
+        raise ParameterError(
+            f"--input-shape is {text!r}", "whole numbers of at least 1", "write 224,224,3"
+        )
+    return shape
+
+
 def open_network(
-    model: str, backend: str | None, labels: str | None, preprocess: str | None
+    model: str,
+    backend: str | None,
+    labels: str | None,
+    preprocess: str | None,
+    input_shape: str | None = None,
 ) -> Any:
     """Load the network that the options name.
 
     Parameters
     ----------
-    model, backend, labels, preprocess : str or None
+    model, backend, labels, preprocess, input_shape : str or None
         As typed.
 
     Returns
@@ -319,6 +272,7 @@ def open_network(
         load(model, backend=backend),
         labels=None if labels is None else _labels(labels),
         preprocess=None if preprocess is None else _preprocessing(preprocess),
+        input_shape=None if input_shape is None else read_shape(input_shape),
     )
 
 

@@ -37,6 +37,7 @@ from cnnviz_core.model import (
 )
 from cnnviz_core.netspec import NetSpec
 from cnnviz_core.rules import DECONVNET, GUIDED, STANDARD, BackwardRule, ReluStep
+from cnnviz_core.testing.fields import FieldConformance
 from cnnviz_core.testing.nets import NETS, random_input
 from cnnviz_core.testing.reference import ReferenceModel
 
@@ -85,14 +86,14 @@ def assert_close(actual: Array, expected: Array, rtol: float, what: str = "") ->
     )
 
 
-class BackendConformance:
+class BackendConformance(FieldConformance):
     """What every backend must do.
 
     Attributes
     ----------
     capabilities : frozenset of str
         What the backend offers for networks of its own; tests of anything else are left out.
-        "curvature" is optional, and tested wherever a model offers it.
+        "curvature" and "geometry" are optional, and tested wherever a model offers them.
     rtol : float
         The largest difference from the reference, as a fraction of the largest value.
     """

@@ -36,6 +36,7 @@ from cnnviz_core.model import (
 )
 from cnnviz_core.parameters import parameters_of
 from cnnviz_core.rules import STANDARD, BackwardRule
+from cnnviz_core.spatial import Geometry
 from cnnviz_core.targets import ClassScore, Predicted, Target
 from cnnviz_core.testing.nets import plain, random_input
 from cnnviz_core.testing.reference import ReferenceModel
@@ -95,6 +96,13 @@ class Offering(Delegate):
         """Differentiate twice; see `CurvedModel.curvature`."""
         self._use(("curvature", True), ("capture", not wrt.startswith(INPUT)))
         return super().curvature(x, cotangent, direction, of=of, wrt=wrt)
+
+    def geometry(
+        self, nodes: Sequence[str], x: Inputs | None = None, *, wrt: str = INPUT
+    ) -> Geometry:
+        """Tell what is read; see `SpatialModel.geometry`."""
+        self._use(("geometry", True))
+        return super().geometry(nodes, x, wrt=wrt)
 
     def parameters(self, layer: str) -> Mapping[str, Array]:
         """Return a layer's arrays; see `Model.parameters`."""

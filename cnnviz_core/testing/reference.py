@@ -26,6 +26,8 @@ from cnnviz_core.model import (
 )
 from cnnviz_core.netspec import KINDS, NetSpec, Op
 from cnnviz_core.rules import STANDARD, BackwardRule, ReluStep
+from cnnviz_core.spatial import Geometry
+from cnnviz_core.testing.geometry import geometry_of
 from cnnviz_core.testing.operations import OPERATIONS
 from cnnviz_core.testing.tangents import backward_moved, forward_moved
 
@@ -45,7 +47,7 @@ class ReferenceModel:
 
     framework = "numpy"
     capabilities = frozenset(
-        {"capture", "replace", "gradient", "curvature", "parameters", "rule:relu"}
+        {"capture", "replace", "gradient", "curvature", "geometry", "parameters", "rule:relu"}
     )
 
     def __init__(self, net: NetSpec, dtype: str = "float32") -> None:
@@ -224,6 +226,16 @@ class ReferenceModel:
             moved[top],
             bends[bottom],
         )
+
+    def geometry(
+        self, nodes: Sequence[str], x: Inputs | None = None, *, wrt: str = INPUT
+    ) -> Geometry:
+        """Tell what is read; see `SpatialModel.geometry`."""
+        check_nodes(self.layers, nodes)
+        if x is not None:
+            check_inputs(self.inputs, x)
+        source = self._value_name(wrt)
+        return geometry_of(self._net, source, {node: self._value_name(node) for node in nodes})
 
     def _check_way(self, of: str, wrt: str) -> None:
         """Check that a node depends on another."""

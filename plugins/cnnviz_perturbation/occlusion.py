@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
-from cnnviz_core.errors import ArrayError, ParameterError
+from cnnviz_core.errors import ArrayError
 from cnnviz_core.explainer import Maps
 from cnnviz_core.model import Array, Model
 from cnnviz_core.parameters import Help, Range
 from cnnviz_core.perturb import distinct_samples, score_masked
 from cnnviz_core.scoring import score
 from cnnviz_core.targets import Target
+from cnnviz_core.windows import Windows
 
 __all__ = ["Occlusion"]
 
@@ -104,17 +104,9 @@ class Occlusion:
         """Give the forward passes for one sample."""
         return len(self._windows(x.shape[1:-1])) + 1
 
-    def _windows(self, grid: tuple[int, ...]) -> list[tuple[slice, ...]]:
+    def _windows(self, grid: tuple[int, ...]) -> Windows:
         """Give what each window covers."""
-        side = self.window or max(1, min(grid) // 7)
-        stride = self.stride or max(1, side // 4)
-        if stride > side:
-            raise ParameterError(
-                f"stride={stride} is larger than window={side}: some pixels would never be covered",
-                "a stride of at most the window",
-                f"pass stride={max(1, side // 4)}, or leave it out",
-            )
-        return list(product(*(_along(size, side, stride) for size in grid)))
+        return Windows.over(grid, self.window, self.stride)
 
     def _maps(
         self, model: Model, x: Array, targets: Sequence[Target], whole: Array, what: str
@@ -140,16 +132,4 @@ class Occlusion:
             batch_size=self.batch_size,
             what=what,
         )
-        drop = np.zeros((len(targets), *grid))
-        covered = np.zeros(grid)
-        for window, values in zip(windows, under.T, strict=True):
-            drop[:, *window] += (whole - values).reshape(-1, *(1 for _ in grid))
-            covered[window] += 1
-        return (drop / covered).astype(under.dtype)
-
-
-def _along(size: int, side: int, stride: int) -> list[slice]:
-    """Give the window's extents along one axis, the last one flush with the edge."""
-    side = min(side, size)
-    starts = [*range(0, size - side, stride), size - side]
-    return [slice(start, start + side) for start in starts]
+        return windows.mean(whole[:, None] - under)

@@ -1,54 +1,20 @@
 from __future__ import annotations
 
 import json
-import textwrap
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from PIL import Image
 
 import cnnviz
-from cnnviz.cli import main
 from cnnviz_core.registry import get_registry
-
-NETWORK = """
-    import cnnviz
-    from cnnviz_core.testing.nets import NETS
-    from cnnviz_core.testing.reference import ReferenceModel
-
-    def plain():
-        return cnnviz.wrap(
-            ReferenceModel(NETS["plain"]()),
-            preprocess=cnnviz.Preprocessing(size=(12, 9)),
-            labels=("ant", "bee", "cat", "dog", "big cat"),
-            name="plain",
-        )
-
-    def bare():
-        return ReferenceModel(NETS["plain"]())
-
-    def smooth():
-        return ReferenceModel(NETS["smooth"]())
-"""
+from support.commands import runner
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """Run the command in a folder with networks and pictures."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "cli_networks.py").write_text(textwrap.dedent(NETWORK))
-    rng = np.random.default_rng(5)
-    (tmp_path / "sub").mkdir()
-    for name in ("a.png", "b.png", "sub/a.png"):
-        Image.fromarray(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)).save(tmp_path / name)
-    (tmp_path / "broken.png").write_bytes(b"no picture")
-    monkeypatch.delitem(__import__("sys").modules, "cli_networks", raising=False)
-
-    def run(*arguments):
-        return CliRunner().invoke(main, [str(a) for a in arguments], catch_exceptions=False)
-
-    return run
+    return runner(tmp_path, monkeypatch)
 
 
 MODEL = ("--model", "cli_networks:plain")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import cnnviz
-from cnnviz import report
+from cnnviz import pages
 from cnnviz.comparing import run_methods
 from cnnviz.samples import samples_of
 from cnnviz_core.errors import (
@@ -257,7 +257,7 @@ def test_many_methods_make_a_block_for_each_picture(network, pictures, n):
     comparison = cnnviz.compare(network, pictures[:n], budget=5)
     assert len(comparison) > 9
     assert comparison.sheet().width < 1700
-    page = report.render_report(comparison)
+    page = pages.render_report(comparison)
     assert page.count("<h3>cam</h3>") == n
     assert page.count("<figcaption>") == n * (1 + len(comparison))
 

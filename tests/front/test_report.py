@@ -13,7 +13,8 @@ import pytest
 from front.made import explanation
 from PIL import Image
 
-from cnnviz.report import html_fragment, render_report, sheet, write_image, write_report
+from cnnviz.pages import html_fragment, render_report, write_report
+from cnnviz.sheets import sheet, write_image
 from cnnviz_core.errors import ArrayError, ParameterError
 
 VOID = {"meta", "img", "input", "br", "rect"}

@@ -14,8 +14,9 @@ from PIL import Image
 
 import cnnviz
 from cnnviz.explanation import Explanation
+from cnnviz.pages import render_report
 from cnnviz.preprocess import Geometry
-from cnnviz.report import render_report, sheet
+from cnnviz.sheets import sheet
 from cnnviz_core.errors import ArrayError, CnnvizError, ParameterError
 from cnnviz_core.explainer import Presentation
 from cnnviz_core.registry import get_registry

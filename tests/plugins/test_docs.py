@@ -11,6 +11,7 @@ import pytest
 
 from cnnviz_core.parameters import build
 from cnnviz_core.registry import get_registry, import_string
+from cnnviz_core.testing import inspectors
 from cnnviz_core.testing.explainers import CHECKS
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -20,15 +21,24 @@ def blocks(page):
     return re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), flags=re.S)
 
 
+def run(page, name):
+    """Run a page's code, as the module that it names."""
+    made = types.ModuleType(name)
+    sys.modules[name] = made
+    for block in blocks(page):
+        exec(compile(block, page, "exec"), vars(made))
+    yield made
+    del sys.modules[name]
+
+
 @pytest.fixture(scope="module")
 def module():
-    """Run the explainer's page, as the module that it names."""
-    made = types.ModuleType("cnnviz_edge")
-    sys.modules["cnnviz_edge"] = made
-    for block in blocks("explainers.md"):
-        exec(compile(block, "explainers.md", "exec"), vars(made))
-    yield made
-    del sys.modules["cnnviz_edge"]
+    yield from run("explainers.md", "cnnviz_edge")
+
+
+@pytest.fixture(scope="module")
+def inspecting():
+    yield from run("inspectors.md", "cnnviz_silence")
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda c: c.__name__)
@@ -42,6 +52,17 @@ def test_the_page_announces_what_it_defines(module):
     assert spec.needs == module.EdgeCAM.needs
 
 
+@pytest.mark.parametrize("check", inspectors.CHECKS, ids=lambda c: c.__name__)
+def test_the_inspector_of_the_page_passes_the_checks(inspecting, check):
+    check(build(inspecting.Silence, {"layer": "conv1"}))
+
+
+def test_the_inspectors_page_announces_what_it_defines(inspecting):
+    (spec,) = inspecting.cnnviz_inspectors()
+    assert import_string(spec.target) is inspecting.Silence
+    assert spec.needs == inspecting.Silence.needs
+
+
 def test_the_backends_page_compiles():
     for block in blocks("backends.md"):
         compile(block, "backends.md", "exec")
@@ -51,6 +72,13 @@ def test_the_backends_page_compiles():
 def test_every_method_has_a_line_on_its_familys_page(name):
     family = get_registry().spec(name).family
     assert f"`{name}`" in (DOCS / f"{family}.md").read_text()
+
+
+@pytest.mark.parametrize("name", list(get_registry().inspectors))
+def test_every_inspector_has_its_part_on_the_page(name):
+    text = (DOCS / "inside.md").read_text()
+    assert f'"{name}"' in text
+    assert f"cnnviz {name} " in text
 
 
 @pytest.mark.parametrize("page", sorted(path.name for path in DOCS.glob("*.md")))

@@ -1,4 +1,4 @@
-"""Strangers' distributions: one adds an explainer, one raises on import and harms nobody."""
+"""Strangers' distributions add an explainer and inspectors; one raises and harms nobody."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ DISTRIBUTIONS = Path(__file__).parents[1] / "distributions"
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """Install both distributions into a folder of their own."""
+    """Install the distributions into a folder of their own."""
     target = tmp_path_factory.mktemp("site")
     subprocess.run(
         [
             *(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"),
             *("--no-build-isolation", "--disable-pip-version-check", "--target", target),
-            *(DISTRIBUTIONS / "edge", DISTRIBUTIONS / "broken"),
+            *(DISTRIBUTIONS / name for name in ("edge", "lens", "broken")),
         ],
         check=True,
         capture_output=True,
@@ -72,14 +72,91 @@ def test_the_strangers_method_runs_with_an_option_of_its_own(cnnviz, tmp_path):
     assert (tmp_path / "out" / "cat-edge-cam.png").stat().st_size > 1000
 
 
+def test_the_strangers_inspector_is_listed_with_its_parameters(cnnviz):
+    done = cnnviz("inspectors", "--json")
+    assert done.returncode == 0, done.stderr
+    listed = {i["name"]: i for i in json.loads(done.stdout)["inspectors"]}
+    assert {"strength", "filters"} <= set(listed)
+    assert listed["strength"]["distribution"] == "cnnviz-lens"
+    assert listed["strength"]["version"] == "0.2.0"
+    assert [p["name"] for p in listed["strength"]["parameters"]] == [
+        "layer",
+        "power",
+        "batch_size",
+    ]
+    (plugin,) = (
+        p
+        for p in json.loads(cnnviz("doctor", "--json").stdout)["plugins"]
+        if p["distribution"] == "cnnviz-lens"
+    )
+    assert plugin["inspectors"] == ["strength", "layers", "shards"]
+
+
+def test_the_strangers_inspector_is_a_command(cnnviz, tmp_path):
+    from skimage import data
+    from skimage.io import imsave
+
+    imsave(tmp_path / "cat.png", data.chelsea(), check_contrast=False)
+    assert "How strongly a layer answers, by a stranger" in cnnviz("--help").stdout
+    told = cnnviz("layer-strength", "--help")
+    assert "--power" in told.stdout, told.stderr
+    assert "Journal of Strangers" in told.stdout
+    done = cnnviz(
+        *("strength", "cat.png", "--model", "demo", "--backend", "numpy"),
+        *("--layer", "conv2_1", "--power", "2", "--batch-size", "3", "--out", "out", "--json"),
+    )
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["facts"] == {"layer": "conv2_1", "at once": 3}
+    assert document["arrays"]["strength"]["shape"][0] == 1
+    (file,) = (tmp_path / "out").iterdir()
+    assert file.name.startswith("cat-strength-")
+    assert file.stat().st_size > 1000
+
+
+def test_a_command_of_ours_goes_before_an_inspector_of_its_name(cnnviz):
+    done = cnnviz("layers", "demo", "--backend", "numpy")
+    assert "conv1_1" in done.stdout, done.stderr
+    done = cnnviz("inspect", "layers", "demo", "--backend", "numpy")
+    assert "has " in done.stdout, done.stderr
+    assert "conv1_1" not in done.stdout
+    assert "how many layers there are" not in cnnviz("--help").stdout.casefold()
+    assert "how many layers there are" in cnnviz("inspect", "--help").stdout.casefold()
+
+
+def test_an_inspector_whose_module_is_not_there_harms_no_other(cnnviz):
+    done = cnnviz("inspectors", "--json")
+    assert done.returncode == 0
+    assert "cnnviz_lens_lost" in done.stderr
+    assert "shards" not in {i["name"] for i in json.loads(done.stdout)["inspectors"]}
+    assert "shards" in cnnviz("--help").stdout
+    failed = [f["entry_point"] for f in json.loads(cnnviz("doctor", "--json").stdout)["failures"]]
+    assert "shards (cnnviz_lens_lost:Shards)" in failed
+    done = cnnviz("shards", "demo", "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["error"]["type"] == "PluginError"
+    assert "Traceback" not in done.stderr
+
+
+def test_the_strangers_inspectors_pass_the_checks(installed, monkeypatch):
+    from cnnviz_core.testing.inspectors import CHECKS
+
+    monkeypatch.syspath_prepend(str(installed))
+    from cnnviz_lens import LayerCount, Strength
+
+    for inspector in (Strength(), Strength(layer="conv1", power=2.0), LayerCount()):
+        for check in CHECKS:
+            check(inspector)
+
+
 def test_the_broken_one_is_one_warning_and_a_report(cnnviz):
     done = cnnviz("methods")
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("out of order") == 1
     assert "Traceback" not in done.stderr
     report = cnnviz("doctor", "--json")
-    (failure,) = json.loads(report.stdout)["failures"]
-    assert failure["distribution"] == "cnnviz-broken"
+    failures = {f["distribution"]: f for f in json.loads(report.stdout)["failures"]}
+    failure = failures["cnnviz-broken"]
     assert failure["version"] == "9.9"
     assert "RuntimeError: this plugin is out of order" in failure["traceback"]
     assert "out of order" in cnnviz("doctor").stdout
@@ -92,6 +169,8 @@ def test_asking_for_the_broken_one_says_why(cnnviz, tmp_path):
 
 
 def test_strict_plugins_stop(cnnviz):
-    done = cnnviz("methods", CNNVIZ_STRICT_PLUGINS="1")
-    assert done.returncode == 1
-    assert "cnnviz-broken" in done.stderr
+    for asked in ("methods", "--help", "strength"):
+        done = cnnviz(asked, CNNVIZ_STRICT_PLUGINS="1")
+        assert done.returncode == 1
+        assert "cnnviz-broken" in done.stderr
+        assert "Traceback" not in done.stderr

@@ -1,0 +1,1 @@
+"""Exhibits as blocks of a matplotlib figure."""

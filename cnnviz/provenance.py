@@ -1,0 +1,40 @@
+"""What made a result: the network, the plugin, and the versions of what computed it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import sys
+from collections.abc import Mapping
+
+from cnnviz.network import Network
+from cnnviz_core.registry import PluginInfo
+
+__all__ = ["provenance_of"]
+
+
+def provenance_of(network: Network, plugin: PluginInfo | None) -> Mapping[str, str]:
+    """Say what made a result.
+
+    Parameters
+    ----------
+    network : Network
+        What was looked at.
+    plugin : PluginInfo or None
+        What announced the method or the inspector.
+
+    Returns
+    -------
+    mapping of str to str
+        "model", "framework", and by distribution the versions.
+    """
+    found = {"model": network.name, "framework": network.model.framework}
+    if plugin is not None:
+        found["plugin"] = f"{plugin.distribution} {plugin.version}"
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        found["cnnviz"] = importlib.metadata.version("cnnviz")
+    for package in dict.fromkeys(("numpy", network.model.framework)):
+        version = getattr(sys.modules.get(package), "__version__", None)
+        if version is not None:
+            found[package] = str(version)
+    return found

@@ -1,0 +1,86 @@
+"""Values in words: parameters, facts, arrays."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from cnnviz_core.model import Array
+
+__all__ = ["described", "said", "told"]
+
+# A page has no room for lists of a thousand numbers; the result's own object has them.
+_ENTRIES = 24
+
+
+def said(values: Mapping[str, Any]) -> dict[str, str]:
+    """Write values as they are read.
+
+    Parameters
+    ----------
+    values : mapping of str to value
+        Such as parameters or facts.
+
+    Returns
+    -------
+    dict of str to str
+    """
+    return {str(name): told(value) for name, value in values.items()}
+
+
+def told(value: Any) -> str:
+    """Write a value as it is read.
+
+    Parameters
+    ----------
+    value : object
+        As JSON has it, or an array.
+
+    Returns
+    -------
+    str
+        Of long lists the beginning, and how many entries more there are.
+
+    Examples
+    --------
+    >>> told({"layer": "conv1", "stride": [2, 2], "share": 0.25})
+    'layer: conv1, stride: 2, 2, share: 0.25'
+    """
+    if value is None:
+        return "none"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, np.ndarray):
+        return described(value)
+    if isinstance(value, Mapping):
+        return _listed([f"{name}: {told(each)}" for name, each in value.items()])
+    if isinstance(value, (list, tuple)):
+        return _listed([told(each) for each in value])
+    return str(value) or "none"
+
+
+def _listed(parts: list[str]) -> str:
+    """Write parts one after the other, as many as there is room for."""
+    more = len(parts) - _ENTRIES
+    return ", ".join(parts[:_ENTRIES] + ([f"and {more} more"] if more > 0 else [])) or "none"
+
+
+def described(array: Array) -> str:
+    """Describe an array in a line, so that equal ones are known again.
+
+    Parameters
+    ----------
+    array : ndarray
+        Any.
+
+    Returns
+    -------
+    str
+        Its type, its shape and the first digits of a hash of its content.
+    """
+    digest = hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+    shape = " x ".join(map(str, array.shape))
+    return f"{array.dtype} array, {shape}, sha256 {digest[:12]}"

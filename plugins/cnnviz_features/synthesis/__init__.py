@@ -1,0 +1,1 @@
+"""Pictures made for a network: what they are to excite, what they are made of, how they climb."""
