@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from cnnviz.images import Picture, read_pictures
-from cnnviz.labels import find_class
+from cnnviz.images import Picture, read_picture, read_pictures
 from cnnviz.network import Network
 from cnnviz.samples import samples_of
 from cnnviz_core.errors import CnnvizError, ImageError, ParameterError, TargetError
 from cnnviz_core.inspector import Pictures
+from cnnviz_core.labels import find_class
 from cnnviz_core.model import Array
 
 __all__ = [
@@ -182,6 +182,13 @@ class Collection(Pictures):
             )
         self._shape = sample.x.shape
         return sample.x.astype(self._dtype, copy=False)
+
+    def original(self, index: int) -> Array | None:
+        """Give one picture as it came; see `Pictures.original`."""
+        try:
+            return read_picture(self._entries[index].source).pixels
+        except ImageError:
+            return None
 
 
 def _size_of(entry: Entry) -> list[int]:

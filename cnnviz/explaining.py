@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from cnnviz.explanation import Explanation
-from cnnviz.labels import label_of
 from cnnviz.listing import plugin_of, usual_name
 from cnnviz.looking import AskedLayer, is_several, layer_text
 from cnnviz.network import Labels, Network, Preprocess, wrap
@@ -22,6 +21,7 @@ from cnnviz.sources import load
 from cnnviz.targeting import Asked, target_class, target_label, targets_for
 from cnnviz_core.errors import ArrayError, ParameterError, TargetError, UnknownLayerError
 from cnnviz_core.explainer import Explainer, Maps, present, require
+from cnnviz_core.labels import label_of
 from cnnviz_core.layers import AUTO
 from cnnviz_core.memo import MemoModel
 from cnnviz_core.model import INPUT, LOGITS, OUTPUT, Array, Cotangent, Inputs, Model, Pullback

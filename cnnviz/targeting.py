@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from cnnviz.labels import find_class, label_of
 from cnnviz_core.errors import CnnvizError, TargetError, UnknownClassError
+from cnnviz_core.labels import find_class, label_of
 from cnnviz_core.targets import (
     ClassProbability,
     ClassScore,

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from cnnviz_core.exhibits import Gallery
 from cnnviz_core.model import Array
 
-__all__ = ["described", "said", "told"]
+__all__ = ["described", "gallery_note", "said", "told"]
 
 # A page has no room for lists of a thousand numbers; the result's own object has them.
 _ENTRIES = 24
@@ -84,3 +85,21 @@ def described(array: Array) -> str:
     digest = hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
     shape = " x ".join(map(str, array.shape))
     return f"{array.dtype} array, {shape}, sha256 {digest[:12]}"
+
+
+def gallery_note(gallery: Gallery) -> str:
+    """Give the line below a gallery, with the key of signed heat where there is any.
+
+    Parameters
+    ----------
+    gallery : Gallery
+        Any.
+
+    Returns
+    -------
+    str
+    """
+    tiles = [tile for row in gallery.rows for tile in row if tile is not None]
+    signed = any(tile.signed and tile.heat is not None for tile in tiles)
+    key = "Orange is positive, blue negative." if signed else ""
+    return " ".join(filter(None, (gallery.note, key)))

@@ -17,6 +17,7 @@ import numpy as np
 
 from cnnviz_core.errors import ArrayError
 from cnnviz_core.exhibits import Exhibit
+from cnnviz_core.labels import label_of
 from cnnviz_core.model import Array, Model
 from cnnviz_core.pixels import PixelSpace
 from cnnviz_core.targets import Target
@@ -72,6 +73,22 @@ class Pictures(ABC):
             In the network's own value range, of one shape for all; None where the picture cannot be
             read, which is told in a warning once.
         """
+
+    def original(self, index: int) -> Array | None:
+        """Give one picture as it came, before it was prepared.
+
+        Parameters
+        ----------
+        index : int
+            Which.
+
+        Returns
+        -------
+        ndarray (H, W, 3) of uint8, or None
+            RGB at the picture's own size; None where there is none but the prepared one, or it
+            cannot be read.
+        """
+        return None
 
     @property
     def identity(self) -> str:
@@ -223,7 +240,7 @@ class Subject:
         str
             "class 7" where it has no name.
         """
-        return f"class {index}" if self.labels is None else self.labels[index]
+        return label_of(index, self.labels)
 
     def target(self, i: int) -> Target | None:
         """Give what was asked of a picture.

@@ -9,6 +9,7 @@ from typing import Any
 from cnnviz.figures import tiles
 from cnnviz.figures.canvas import INK, MUTED, Canvas, Scale
 from cnnviz.figures.lines import LEADING, text_width, widest, wrapped
+from cnnviz.wording import gallery_note
 from cnnviz_core.exhibits import Gallery, Tile
 
 __all__ = ["GalleryBlock", "LegendBlock"]
@@ -177,7 +178,7 @@ class GalleryBlock:
     def _note(self) -> tuple[str, ...]:
         """The note, in lines."""
         px = self.scale.letters(12)
-        return wrapped(self.gallery.note, px, self.scale.noted(self._wide), _NOTE_LINES)
+        return wrapped(gallery_note(self.gallery), px, self.scale.noted(self._wide), _NOTE_LINES)
 
     @property
     def _wide(self) -> int:

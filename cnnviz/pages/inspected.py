@@ -15,7 +15,7 @@ from cnnviz.figures.matrix import fields_of
 from cnnviz.inspection import Inspection
 from cnnviz.pages.embedding import uri
 from cnnviz.pictures import as_image, draw_boxes, encode
-from cnnviz.wording import said
+from cnnviz.wording import gallery_note, said
 from cnnviz_core.exhibits import Curves, Exhibit, Gallery, Matrix, Table, Tile
 
 __all__ = ["glimpse", "inspected"]
@@ -104,7 +104,7 @@ def _gallery(gallery: Gallery) -> dict[str, Any]:
     legend = [(name, colour) for name, colour in colours.items() if name not in others]
     return {
         "kind": "gallery",
-        "note": gallery.note,
+        "note": gallery_note(gallery),
         "columns": max((len(row) for row in gallery.rows), default=0),
         "column_titles": gallery.column_titles,
         "row_titles": gallery.row_titles,

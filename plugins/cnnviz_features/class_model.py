@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Final
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
 from cnnviz_core.errors import ArrayError, ParameterError, TargetError
 from cnnviz_core.inspector import Findings, Subject
+from cnnviz_core.labels import find_class
 from cnnviz_core.model import Array
 from cnnviz_core.parameters import Help, Range
 from cnnviz_core.targets import ClassScore, Target
 from cnnviz_features.synthesis.ascent import Climb, Plain
-from cnnviz_features.synthesis.objectives import Objective, read_class
+from cnnviz_features.synthesis.objectives import Objective
 from cnnviz_features.synthesis.parameterisation import Pixels
 from cnnviz_features.synthesis.priors import L2, weighted
 from cnnviz_features.synthesis.showing import make
@@ -167,6 +167,8 @@ class ClassModel:
 
     def _blurred(self, parameters: Array) -> Array:
         """Blur each colour of each picture."""
+        from scipy.ndimage import gaussian_filter
+
         blurred: Array = gaussian_filter(parameters, (0, self.blur, self.blur, 0))
         return blurred
 
@@ -188,7 +190,7 @@ class ClassModel:
             found += (
                 range(int(read["first"]), int(read["last"]) + 1)
                 if read
-                else [read_class(part, subject.labels)]
+                else [find_class(part, subject.labels)]
             )
         if self.classes == type(self).classes:
             found = [k for k in found if k < n]

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Final, TypeAlias
+from itertools import count
+from typing import Annotated, ClassVar, Final
 
 import numpy as np
 
 from cnnviz_core.errors import ArrayError, ParameterError, TargetError
-from cnnviz_core.exhibits import Gallery, Tile, mosaic
+from cnnviz_core.exhibits import Gallery, Tile
 from cnnviz_core.inspector import Findings, Subject
 from cnnviz_core.layers import AUTO, auto_layer, layers_of, resolve_layers, stages
-from cnnviz_core.maps.resize import resize
+from cnnviz_core.maps.resize import Interpolation, resize
 from cnnviz_core.model import Array, LayerInfo
 from cnnviz_core.parameters import Help, Range
 from cnnviz_core.pixels import as_pixels
@@ -27,9 +28,33 @@ __all__ = ["Dream", "cut", "join"]
 
 _NOISE: Final = 0.12
 """How strong the noise is that a dream without a picture begins with."""
+_LUMINANCE: Final = (0.299, 0.587, 0.114)
+"""The share of red, green and blue in grey: that of ITU-R BT.601, as Pillow has it."""
 
-_Goal: TypeAlias = tuple[Objective, ...]
-"""What is to grow, one objective for each picture."""
+
+@dataclass(frozen=True, eq=False)
+class _Begun:
+    """What a dream begins with, and what is to grow in it.
+
+    Attributes
+    ----------
+    name : str
+        What the picture is called.
+    start : ndarray (H, W, K)
+        Its colours, at the size of the dream.
+    sizes : list of tuple of int
+        (height, width) of each octave, from the smallest on.
+    goals : tuple of Objective
+        One for each layer, or that of the target.
+    """
+
+    name: str
+    start: Array
+    sizes: list[tuple[int, int]]
+    goals: tuple[Objective, ...]
+
+    def __str__(self) -> str:
+        return " + ".join(map(str, self.goals))
 
 
 @dataclass(frozen=True)
@@ -153,8 +178,8 @@ class Dream:
         ArrayError
             If the network does not look at pictures, or none of the pictures can be read.
         ParameterError
-            If the size is smaller than the network's input, the layer has no such channel, or both
-            a target and a layer or channel are asked for.
+            If a dream of this size is smaller than the network's input, the layer has no such
+            channel, or both a target and a layer or channel are asked for.
         TargetError
             If there are several targets, and not as many as pictures.
         UnknownLayerError
@@ -167,75 +192,103 @@ class Dream:
                 "dream of a network that looks at pictures",
             )
         tile = subject.shape[0], subject.shape[1]
-        sizes = self._sizes(tile)
-        x, names, asked = self._begin(subject)
-        goals = self._goals(subject, x, asked)
-        start = np.clip(resize(subject.space.to_colours(x), sizes[-1], "bicubic"), 0, 1)
-        ascent = _Ascent(self, subject, goals, tile, sizes)
-        octaves = ascent.octaves(start)
-        dream = octaves[-1]
-        ascent.zoom(dream)
-        wanted = [" + ".join(map(str, goal)) for goal in zip(*goals, strict=True)]
+        begun = self._begin(subject, tile)
+        sizes = [each.sizes for each in begun]
+        total = self.steps * (sum(map(len, sizes)) + self.zoom_frames)
+        done = count(1)
+        ascents = [
+            _Ascent(self, subject, each, tile, lambda: advance("dream", next(done), total))
+            for each in begun
+        ]
+        arrays: dict[str, Array] = {}
+        dreams = []
+        for number, (each, ascent) in enumerate(zip(begun, ascents, strict=True), 1):
+            octaves = ascent.octaves(animated=self.frames > 0 and number == 1)
+            arrays |= {
+                f"{number}/dream": octaves[-1],
+                f"{number}/start": each.start,
+                **{f"{number}/octave {k}": octave for k, octave in enumerate(octaves, 1)},
+                f"{number}/history": np.array(ascent.history).T,
+            }
+            dreams.append(octaves)
+        ascents[0].zoom(dreams[0][-1])
+        wanted = list(map(str, begun))
         return Findings(
-            arrays={
-                "dream": dream,
-                "start": start,
-                **{f"octave {k}": octave for k, octave in enumerate(octaves, 1)},
-                "history": np.moveaxis(np.array(ascent.history[: self.steps * len(sizes)]), 0, -1),
-            },
-            exhibits=_exhibits(start, octaves, names, wanted),
+            arrays=arrays,
+            exhibits=_exhibits(begun, dreams),
             facts={
-                "pictures": list(names),
+                "pictures": [each.name for each in begun],
                 "objective": wanted,
-                "octaves": [list(size) for size in sizes],
-                "tiles a step": [_tiles(size, tile) for size in sizes],
+                "octaves": [list(map(list, each)) for each in sizes],
+                "tiles a step": [[_tiles(size, tile) for size in each] for each in sizes],
                 "seed": self.seed,
             },
             title=f"Dreams of {subject.name}: {', '.join(dict.fromkeys(wanted))}",
-            frames=tuple(ascent.frames),
+            frames=tuple(ascents[0].frames),
         )
 
-    def _sizes(self, tile: tuple[int, int]) -> list[tuple[int, int]]:
-        """Give (height, width) of the picture at each octave, from the smallest on."""
-        longest = max(tile)
-        if self.size is not None and self.size < longest:
-            raise ParameterError(
-                f"a dream of size={self.size} is smaller than the network's input, "
-                f"{tile[0]} x {tile[1]}",
-                f"a longer side of at least {longest} pixels",
-                f"pass size={2 * longest}, or leave it out",
-            )
-        powers = [self.octave_scale**k for k in range(self.octaves)]
-        if self.size is not None:
-            # The tolerance is for a size that was found as the powers were.
-            downwards = [self.size / longest / power for power in powers]
-            powers = [factor for factor in reversed(downwards) if factor >= 1 - 1e-9]
-        return [(round(tile[0] * factor), round(tile[1] * factor)) for factor in powers]
-
-    def _begin(self, subject: Subject) -> tuple[Array, Sequence[str], Sequence[Target]]:
-        """Give what to begin with, at the network's input size, its names, and its targets."""
+    def _begin(self, subject: Subject, tile: tuple[int, int]) -> list[_Begun]:
+        """Give what each dream begins with."""
         n, targets = len(subject.pictures), subject.targets
-        if not n:
-            waves = Fourier((subject.shape[0], subject.shape[1], subject.space.colours))
-            dtype = next(iter(subject.model.inputs.values())).dtype
-            noise = waves.value(waves.noise(np.random.default_rng(self.seed), 1, _NOISE, dtype))
-            dreams = max(1, len(targets))
-            return subject.space.to_input(np.repeat(noise, dreams, 0)), ["noise"] * dreams, targets
-        if len(targets) not in (0, 1, n):
-            raise TargetError(
-                f"{len(targets)} targets were given for {n} pictures",
-                "one target for each picture, or one alone",
-                "pass one target, or a list as long as the pictures",
-            )
-        batch = subject.pictures.all()
-        names = [subject.pictures.names[i] for i in batch.indices]
-        return batch.x, names, [each for i in batch.indices if (each := subject.target(i))]
+        bases: Iterator[Array]
+        if n:
+            if len(targets) not in (0, 1, n):
+                raise TargetError(
+                    f"{len(targets)} targets were given for {n} pictures",
+                    "one target for each picture, or one alone",
+                    "pass one target, or a list as long as the pictures",
+                )
+            batch = subject.pictures.all()
+            x, names = batch.x, [subject.pictures.names[i] for i in batch.indices]
+            asked = [each for i in batch.indices if (each := subject.target(i))]
+            # One after the other: as they came, pictures may be large.
+            bases = (_colours(subject, i, x) for i, x in zip(batch.indices, batch.x, strict=True))
+        else:
+            noise = self._noise(subject, tile).repeat(max(1, len(targets)), axis=0)
+            x, names, asked = subject.space.to_input(noise), ["noise"] * len(noise), list(targets)
+            bases = iter(noise)
+        begun = []
+        for name, base, goals in zip(names, bases, self._goals(subject, x, asked), strict=True):
+            sizes = self._sizes(name, (base.shape[0], base.shape[1]), tile)
+            start = np.clip(_resized(base, sizes[-1], "bicubic"), 0, 1)
+            begun.append(_Begun(name, start, sizes, goals))
+        return begun
 
-    def _goals(self, subject: Subject, x: Array, asked: Sequence[Target]) -> list[_Goal]:
-        """Give what is to grow: one goal for each layer, or that of the targets."""
+    def _noise(self, subject: Subject, tile: tuple[int, int]) -> Array:
+        """Give the colours (1, h, w, K) of a picture of noise."""
+        waves = Fourier((*tile, subject.space.colours))
+        dtype = next(iter(subject.model.inputs.values())).dtype
+        return waves.value(waves.noise(np.random.default_rng(self.seed), 1, _NOISE, dtype))
+
+    def _sizes(
+        self, name: str, picture: tuple[int, int], tile: tuple[int, int]
+    ) -> list[tuple[int, int]]:
+        """Give (height, width) of a picture at each octave, from the smallest on."""
+        longest = max(picture)
+        # The picture is enlarged or shrunk by this to cover the network's input, and no more.
+        least = max(tile[0] / picture[0], tile[1] / picture[1])
+        if self.size is None:
+            factors = [least * self.octave_scale**k for k in range(self.octaves)]
+        elif self.size < round(least * longest):
+            raise ParameterError(
+                f"a dream of {name} of size={self.size} is smaller than the network's input, "
+                f"{tile[0]} x {tile[1]}",
+                f"a longer side of at least {round(least * longest)} pixels",
+                f"pass size={round(2 * least * longest)}, or leave it out",
+            )
+        else:
+            # The tolerance is for a size that was found as the powers were.
+            downwards = [self.size / longest / self.octave_scale**k for k in range(self.octaves)]
+            factors = [factor for factor in reversed(downwards) if factor >= least * (1 - 1e-9)]
+        return [(round(picture[0] * factor), round(picture[1] * factor)) for factor in factors]
+
+    def _goals(
+        self, subject: Subject, x: Array, asked: Sequence[Target]
+    ) -> list[tuple[Objective, ...]]:
+        """Give what is to grow in each picture: a goal for each layer, or that of its target."""
         if not asked:
             layers = _layers(subject, self.layer, x)
-            return [(Objective.of(self._energy(info)),) * len(x) for info in layers]
+            return [tuple(Objective.of(self._energy(info)) for info in layers)] * len(x)
         if self.layer != AUTO or self.channel is not None:
             raise ParameterError(
                 "both a target and a layer or channel were asked for",
@@ -243,7 +296,7 @@ class Dream:
                 "leave one of them out",
             )
         targets = score(subject.model, x, asked).targets
-        return [tuple(Objective.of(each, _called(each, subject)) for each in targets)]
+        return [(Objective.of(each, _called(each, subject)),) for each in targets]
 
     def _energy(self, info: LayerInfo) -> Target:
         """Give the mean square of a layer's values, or of its channel's."""
@@ -282,6 +335,23 @@ class _ChannelEnergy:
         return f"{self.of}:{self.index}"
 
 
+def _colours(subject: Subject, index: int, prepared: Array) -> Array:
+    """Give the colours (H, W, K) of a picture as it came, or else of the prepared one."""
+    original = subject.pictures.original(index)
+    if original is None or subject.space.colours not in (1, 3):
+        return subject.space.to_colours(prepared)
+    colours = (original / 255).astype(prepared.dtype)
+    if subject.space.colours == 3:
+        return colours
+    return (colours @ np.array(_LUMINANCE, colours.dtype))[..., None]
+
+
+def _resized(picture: Array, size: tuple[int, int], method: Interpolation = "bilinear") -> Array:
+    """Resize a picture (H, W, K), without the patterns that fine detail makes in a small one."""
+    (resized,) = resize(picture[None], size, method, antialias=True)
+    return resized
+
+
 def _layers(subject: Subject, layer: str, x: Array) -> list[LayerInfo]:
     """Find the layers to excite."""
     if layer != AUTO:
@@ -296,99 +366,94 @@ def _called(target: Target, subject: Subject) -> str:
 
 
 class _Ascent:
-    """The way of some pictures uphill."""
+    """The way of a picture uphill."""
 
     def __init__(
         self,
         dream: Dream,
         subject: Subject,
-        goals: Sequence[_Goal],
+        begun: _Begun,
         tile: tuple[int, int],
-        sizes: Sequence[tuple[int, int]],
+        tell: Callable[[], None],
     ) -> None:
-        self._dream, self._subject, self._goals = dream, subject, goals
-        self._tile, self._sizes = tile, sizes
+        self._dream, self._subject, self._begun = dream, subject, begun
+        self._tile, self._tell = tile, tell
         self._rng = np.random.default_rng(dream.seed)
-        self._total = dream.steps * (len(sizes) + dream.zoom_frames)
-        self.history: list[Array] = []
+        self.history: list[list[float]] = []
         self.frames: list[Array] = []
 
-    def octaves(self, start: Array) -> list[Array]:
+    def octaves(self, *, animated: bool) -> list[Array]:
         """Dream at one size after another, and give the dream at the end of each."""
-        if self._dream.frames:
+        start, every = self._begun.start, self._dream.frames if animated else 0
+        if every:
             self._keep(start)
         found: list[Array] = []
         before = start
-        for size in self._sizes:
-            base = resize(start, size, antialias=True)
-            added = resize(found[-1] - before, size) if found else 0
-            found.append(self._climb(np.clip(base + added, 0, 1), self._dream.frames))
+        for size in self._begun.sizes:
+            base = _resized(start, size)
+            added = _resized(found[-1] - before, size) if found else 0
+            found.append(self._climb(np.clip(base + added, 0, 1), every))
             before = base
-        if self._dream.frames and len(self.history) % self._dream.frames:
+        if every and len(self.history) % every:
             self._keep(found[-1])
         return found
 
     def zoom(self, dream: Array) -> None:
         """Come nearer and dream on, and keep a frame each time."""
-        height, width = dream.shape[1:3]
+        height, width = dream.shape[:2]
         for _ in range(self._dream.zoom_frames):
             h, w = round(height * self._dream.zoom), round(width * self._dream.zoom)
             top, left = (h - height) // 2, (w - width) // 2
-            nearer = resize(dream, (h, w))[:, top : top + height, left : left + width]
+            nearer = _resized(dream, (h, w))[top : top + height, left : left + width]
             dream = self._climb(nearer, 0)
             self._keep(dream)
 
-    def _climb(self, pictures: Array, every: int) -> Array:
+    def _climb(self, picture: Array, every: int) -> Array:
         """Take the steps of one size."""
         for _ in range(self._dream.steps):
-            pictures = self._step(pictures)
+            picture = self._step(picture)
             if every and len(self.history) % every == 0:
-                self._keep(pictures)
-        return pictures
+                self._keep(picture)
+        return picture
 
-    def _keep(self, pictures: Array) -> None:
-        """Keep a frame: the pictures side by side, at the final size."""
-        shown = as_pixels(resize(pictures, self._sizes[-1]))
-        self.frames.append(mosaic(list(shown), columns=len(shown)))
+    def _keep(self, picture: Array) -> None:
+        """Keep a frame: the picture at its final size."""
+        self.frames.append(as_pixels(_resized(picture, self._begun.sizes[-1])))
 
-    def _step(self, pictures: Array) -> Array:
+    def _step(self, picture: Array) -> Array:
         """Go uphill once."""
         jitter = self._dream.jitter
         down, right = self._rng.integers(self._tile if jitter is None else jitter + 1, size=2)
         shift = int(down), int(right)
-        found = [self._gradient(goal, pictures, shift) for goal in self._goals]
-        self.history.append(np.stack([scores for _, scores in found], axis=-1))
+        found = [self._gradient(goal, picture, shift) for goal in self._begun.goals]
+        self.history.append([score for _, score in found])
         uphill = np.mean([_unit(gradient) for gradient, _ in found], axis=0)
         if self._dream.tv:
-            uphill = uphill - self._dream.tv * TotalVariation().gradient(pictures)
-        advance("dream", len(self.history), self._total)
-        return np.clip(pictures + self._dream.step_size * uphill, 0, 1).astype(pictures.dtype)
+            uphill = uphill - self._dream.tv * TotalVariation().gradient(picture[None])[0]
+        self._tell()
+        return np.clip(picture + self._dream.step_size * uphill, 0, 1).astype(picture.dtype)
 
     def _gradient(
-        self, goal: _Goal, pictures: Array, shift: tuple[int, int]
-    ) -> tuple[Array, Array]:
-        """Give a goal's gradient (N, H, W, K) by the colours, and its scores (N,)."""
+        self, goal: Objective, picture: Array, shift: tuple[int, int]
+    ) -> tuple[Array, float]:
+        """Give a goal's gradient (H, W, K) by the colours, and its mean over the tiles."""
         subject = self._subject
-        tiles = cut(pictures, self._tile, shift)
-        wanted = [each for each in goal for _ in range(len(tiles) // len(pictures))]
+        tiles = cut(picture, self._tile, shift)
         parts = []
         for first in range(0, len(tiles), subject.batch_size):
-            some = slice(first, first + subject.batch_size)
-            parts.append(pull(subject.model, subject.space.to_input(tiles[some]), wanted[some]))
+            x = subject.space.to_input(tiles[first : first + subject.batch_size])
+            parts.append(pull(subject.model, x, [goal] * len(x)))
         gradient = subject.space.pulled(np.concatenate([part.gradient for part in parts]))
         scores = np.concatenate([part.scores for part in parts])
-        return (
-            join(gradient, pictures.shape, shift),
-            scores.reshape(len(pictures), -1).mean(1),
-        )
+        return join(gradient, picture.shape, shift), scores.mean()
 
 
-def cut(pictures: Array, tile: tuple[int, int], shift: tuple[int, int]) -> Array:
-    """Cut pictures into tiles that cover them.
+def cut(picture: Array, tile: tuple[int, int], shift: tuple[int, int]) -> Array:
+    """Cut a picture into tiles that cover it.
 
     Parameters
     ----------
-    pictures : ndarray (N, H, W, K)
+    picture : ndarray (H, W, K)
         At least as large as a tile.
     tile : tuple of int
         (height, width) of a tile.
@@ -397,40 +462,39 @@ def cut(pictures: Array, tile: tuple[int, int], shift: tuple[int, int]) -> Array
 
     Returns
     -------
-    ndarray (N * n, h, w, K)
-        The n tiles of the first picture row by row, then those of the others.  Pictures go on
-        beyond their edge with what is on the other side.
+    ndarray (n, h, w, K)
+        The tiles row by row.  The picture goes on beyond its edge with what is on the other side.
     """
-    rolled = np.roll(pictures, (-shift[0], -shift[1]), axis=(1, 2))
-    down, across = (-(-side // step) for side, step in zip(rolled.shape[1:3], tile, strict=True))
-    more = (down * tile[0] - rolled.shape[1], across * tile[1] - rolled.shape[2])
-    wrapped = np.pad(rolled, ((0, 0), (0, more[0]), (0, more[1]), (0, 0)), mode="wrap")
-    blocks = wrapped.reshape(len(pictures), down, tile[0], across, tile[1], -1)
-    return blocks.swapaxes(2, 3).reshape(-1, *tile, pictures.shape[-1])
+    rolled = np.roll(picture, (-shift[0], -shift[1]), axis=(0, 1))
+    down, across = (-(-side // step) for side, step in zip(rolled.shape[:2], tile, strict=True))
+    more = (down * tile[0] - rolled.shape[0], across * tile[1] - rolled.shape[1])
+    wrapped = np.pad(rolled, ((0, more[0]), (0, more[1]), (0, 0)), mode="wrap")
+    blocks = wrapped.reshape(down, tile[0], across, tile[1], -1)
+    return blocks.swapaxes(1, 2).reshape(-1, *tile, picture.shape[-1])
 
 
 def join(tiles: Array, shape: Sequence[int], shift: tuple[int, int]) -> Array:
-    """Put tiles together to pictures: the inverse of `cut`.
+    """Put tiles together to a picture: the inverse of `cut`.
 
     Parameters
     ----------
-    tiles : ndarray (N * n, h, w, K)
+    tiles : ndarray (n, h, w, K)
         What `cut` gave, or something of its shape, such as a gradient.
     shape : sequence of int
-        (N, H, W, K) of the pictures.
+        (H, W, K) of the picture.
     shift : tuple of int
         What was passed to `cut`.
 
     Returns
     -------
-    ndarray (N, H, W, K)
-        Every pixel of one tile; what tiles have beyond the pictures' edges is left out.
+    ndarray (H, W, K)
+        Every pixel of one tile; what tiles have beyond the picture's edges is left out.
     """
-    n, height, width, k = shape
+    height, width, k = shape
     h, w = tiles.shape[1:3]
-    blocks = tiles.reshape(n, -(-height // h), -(-width // w), h, w, k).swapaxes(2, 3)
-    whole = blocks.reshape(n, blocks.shape[1] * h, -1, k)[:, :height, :width]
-    return np.roll(whole, shift, axis=(1, 2))
+    blocks = tiles.reshape(-(-height // h), -(-width // w), h, w, k).swapaxes(1, 2)
+    whole = blocks.reshape(blocks.shape[0] * h, -1, k)[:height, :width]
+    return np.roll(whole, shift, axis=(0, 1))
 
 
 def _tiles(size: tuple[int, int], tile: tuple[int, int]) -> int:
@@ -439,40 +503,38 @@ def _tiles(size: tuple[int, int], tile: tuple[int, int]) -> int:
 
 
 def _unit(gradient: Array) -> Array:
-    """Divide the gradient of each picture by its mean absolute value; zeros stay."""
-    mean = np.abs(gradient).mean(axis=(1, 2, 3), keepdims=True)
-    return gradient / np.where(mean > 0, mean, 1)
+    """Divide a gradient by its mean absolute value; zeros stay."""
+    mean = np.abs(gradient).mean()
+    return gradient / mean if mean > 0 else gradient
 
 
-def _exhibits(
-    start: Array, octaves: Sequence[Array], names: Sequence[str], wanted: Sequence[str]
-) -> tuple[Gallery, ...]:
+def _exhibits(begun: Sequence[_Begun], dreams: Sequence[Sequence[Array]]) -> tuple[Gallery, ...]:
     """Show the dreams beside what they began with, and how they grew."""
     pairs = tuple(
         (
-            Tile(as_pixels(before), caption=name),
+            Tile(as_pixels(each.start), caption=each.name),
             Tile(
-                as_pixels(after),
-                caption=f"a dream of {goal}"
-                if not np.array_equal(before, after)
-                else f"unchanged: nothing in it excites {goal}",
+                as_pixels(octaves[-1]),
+                caption=f"a dream of {each}"
+                if not np.array_equal(each.start, octaves[-1])
+                else f"unchanged: nothing in it excites {each}",
             ),
         )
-        for before, after, name, goal in zip(start, octaves[-1], names, wanted, strict=True)
+        for each, octaves in zip(begun, dreams, strict=True)
     )
     strip = tuple(
         tuple(
-            Tile(as_pixels(octave[i]), caption=f"{octave.shape[1]} x {octave.shape[2]} pixels")
+            Tile(as_pixels(octave), caption=f"{octave.shape[0]} x {octave.shape[1]} pixels")
             for octave in octaves
         )
-        for i in range(len(start))
+        for octaves in dreams
     )
     return (
         Gallery(pairs, title="Before and after", side=448),
         Gallery(
             strip,
             title="Octave by octave",
-            column_titles=tuple(f"octave {k}" for k in range(1, len(octaves) + 1)),
-            row_titles=tuple(names),
+            column_titles=tuple(f"octave {k}" for k in range(1, max(map(len, strip)) + 1)),
+            row_titles=tuple(each.name for each in begun),
         ),
     )

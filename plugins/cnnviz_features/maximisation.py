@@ -19,9 +19,10 @@ from cnnviz_core.scoring import score
 from cnnviz_core.targets import ClassScore, Target
 from cnnviz_features.synthesis.ascent import Adam, Climb, Optimiser, Plain
 from cnnviz_features.synthesis.diversity import Diversity
-from cnnviz_features.synthesis.objectives import Direction, Objective, read_objective
+from cnnviz_features.synthesis.objectives import Direction, Objective
 from cnnviz_features.synthesis.parameterisation import Parameterisation, parameterisation
 from cnnviz_features.synthesis.priors import L2, Prior, TotalVariation, weighted
+from cnnviz_features.synthesis.reading import read_objective
 from cnnviz_features.synthesis.showing import make
 from cnnviz_features.synthesis.transformations import Jitter, Rotate, Scale, Transformation
 

@@ -108,6 +108,7 @@ READINGS = [
     (resized_reads, Resized("linear", Fraction(7, 12), Fraction(0))),
     (resized_reads, Resized("linear", Fraction(6, 13), Fraction(0))),
     (resized_reads, Resized("cubic", Fraction(2, 3))),
+    (resized_reads, Resized("cubic", HALF, Fraction(0))),
     (lambda i, n, _: range(n), Everything()),
     (lambda i, n, _: range(i * n // 9, math.ceil((i + 1) * n / 9)), Bins()),
 ]

@@ -28,7 +28,7 @@ STATEMENTS = {
     "inspectors": "import cnnviz; repr(cnnviz.inspectors())",
     "parameters": "import cnnviz; [m.parameters for m in cnnviz.methods()]",
     "command": "from cnnviz.cli import main; main(['methods'], standalone_mode=False)",
-    "inspectors command": "from cnnviz.cli import main; main(['inspectors'], standalone_mode=False)",
+    "inspecting": "from cnnviz.cli import main; main(['inspectors'], standalone_mode=False)",
     "help": "from cnnviz.cli import main; main(['--help'], standalone_mode=False)",
     "doctor": "from cnnviz.cli import main; main(['doctor'], standalone_mode=False)",
 }

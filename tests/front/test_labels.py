@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cnnviz.labels import find_class, imagenet_labels, label_of
+from cnnviz.labels import imagenet_labels
 from cnnviz_core.errors import TargetError, UnknownClassError
+from cnnviz_core.labels import find_class, label_of
 
 LABELS = ("tiger cat", "tiger", "Persian cat", "St. Bernard", "7", "great_white shark")
 

@@ -269,10 +269,16 @@ def test_exhibits_captions_and_curves():
     assert isinstance(gallery, Gallery)
     assert isinstance(curves, Curves)
     dog, channel = (tile.caption for tile in gallery.rows[0])
-    percent = f"{found.arrays['probabilities'][0, 3]:.1%}"
-    assert dog == f"dog\nscore {found.arrays['reached'][0]:.3g}, {percent}"
+    known = found.arrays["probabilities"][0]
+    assert known.argmax() == 0
+    assert dog == (
+        f"dog\nscore {found.arrays['reached'][0]:.3g}, {known[3]:.1%}\nseen as ant, {known[0]:.1%}"
+    )
     assert channel == f"conv1:2\nscore {found.arrays['reached'][1]:.3g}"
     assert [line.name for line in curves.lines] == ["dog", "conv1:2"]
+    ant = Maximisation(objective="ant", steps=4).inspect(subject())
+    percent = f"{ant.arrays['probabilities'][0, 0]:.1%}"
+    assert ant.exhibits[0].rows[0][0].caption.endswith(f", {percent}")
     assert found.frames == ()
 
 

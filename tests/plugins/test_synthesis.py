@@ -24,11 +24,10 @@ from cnnviz_features.synthesis.objectives import (
     Energy,
     Objective,
     pull,
-    read_class,
-    read_objective,
 )
 from cnnviz_features.synthesis.parameterisation import COLOURS, Fourier, Pixels, parameterisation
 from cnnviz_features.synthesis.priors import L2, AlphaNorm, TotalVariation, weighted
+from cnnviz_features.synthesis.reading import read_objective
 from cnnviz_features.synthesis.transformations import (
     Jitter,
     Pad,
@@ -472,9 +471,9 @@ def test_a_class_whose_name_looks_like_a_sum_comes_first():
 
 
 def test_a_class_without_known_names_is_a_number():
-    assert read_class("281", None) == 281
+    assert read_objective("281", MODEL, X).terms == ((1, ClassScore(281)),)
     with pytest.raises(UnknownClassError):
-        read_class("tabby", None)
+        read_objective("tabby", MODEL, X)
 
 
 def test_a_neuron_of_a_transformer_is_found_on_its_grid():

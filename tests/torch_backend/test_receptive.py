@@ -425,6 +425,26 @@ def test_resnet_50_with_the_stride_in_its_first_convolutions(fields):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("network", "layer"),
+    [
+        ("alexnet", "features.10"),
+        ("vgg16", "features.14"),
+        ("resnet18", "layer2"),
+        ("inception_v3", "Mixed_5c"),
+        ("mobilenet_v2", "features.6"),
+    ],
+)
+def test_fields_of_known_networks_are_where_gradients_are(fields, network, layer):
+    model = fields(network)
+    field = receptive_field(model, layer)
+    x = np.random.default_rng(0).normal(size=(3, *field.pixels, 3)).astype(np.float32)
+    positions = [(0, 0), field.middle, (-1, 3)]
+    found = boxes_by_gradients(model, x, layer, positions)
+    assert found == [field.box(position) for position in positions]
+
+
+@pytest.mark.slow
 def test_first_convolutions_of_known_networks(fields):
     found = {
         name: [info.name for info in input_convolutions(fields(name))]

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
 import numpy as np
-from scipy import fft
-from scipy.special import expit, logit
 
 from cnnviz_core.model import Array
 
@@ -142,10 +140,14 @@ class _Coloured:
         return (COLOURS / np.linalg.norm(COLOURS, axis=0).max()).astype(dtype)
 
     def _coloured(self, numbers: Array) -> Array:
+        from scipy.special import expit
+
         mixed = numbers @ self._matrix(numbers.dtype).T
         return expit(mixed) if self.bounded else mixed + numbers.dtype.type(0.5)
 
     def _numbers(self, colours: Array) -> Array:
+        from scipy.special import logit
+
         if self.bounded:
             mixed = logit(np.clip(colours, _NEAREST, 1 - _NEAREST))
         else:
@@ -225,12 +227,14 @@ class Fourier(_Coloured):
     def _scale(self, dtype: np.dtype[np.floating]) -> Array:
         """Give what each wave counts, (H, W // 2 + 1, 1)."""
         h, w, _ = self.shape
-        frequency = np.hypot(fft.fftfreq(h)[:, None], fft.rfftfreq(w)[None, :])
+        frequency = np.hypot(np.fft.fftfreq(h)[:, None], np.fft.rfftfreq(w)[None, :])
         scale = self.gain / np.maximum(frequency, 1 / max(h, w)) ** self.decay
         return scale[..., None].astype(dtype)
 
     def _waves(self, parameters: Array) -> Array:
         """Sum the waves, (N, H, W, K)."""
+        from scipy import fft
+
         spectrum = (parameters[..., 0] + 1j * parameters[..., 1]) * self._scale(parameters.dtype)
         return fft.irfft2(spectrum, self.shape[:2], axes=(1, 2), norm="ortho")
 
@@ -241,6 +245,8 @@ class Fourier(_Coloured):
 
     def parameters(self, colours: Array) -> Array:
         """Find the parameters of given pictures."""
+        from scipy import fft
+
         spectrum = fft.rfft2(self._numbers(colours), axes=(1, 2), norm="ortho")
         spectrum = spectrum / self._scale(colours.dtype)
         return np.stack([spectrum.real, spectrum.imag], -1)
@@ -251,6 +257,8 @@ class Fourier(_Coloured):
 
     def pulled(self, parameters: Array, gradient: Array) -> Array:
         """Bring a gradient by the colours to one by the parameters."""
+        from scipy import fft
+
         by_numbers = self._uncoloured(self._waves(parameters), gradient)
         spectrum = fft.rfft2(by_numbers, axes=(1, 2), norm="ortho") * self._scale(gradient.dtype)
         # All columns but the first, and the last of an even width, stand for two waves.

@@ -32,6 +32,8 @@ class Made:
 
     Attributes
     ----------
+    subject : Subject
+        What they were made for.
     objectives : tuple of Objective
         One for each of the N pictures.
     restarts : int
@@ -52,6 +54,7 @@ class Made:
         What each row began with, where that is worth showing.
     """
 
+    subject: Subject
     objectives: tuple[Objective, ...]
     restarts: int
     colours: Array
@@ -143,12 +146,15 @@ class Made:
         """Say what a picture is of, what it scores, and how sure the network is of a class."""
         objective = self.objectives[i]
         said = f"{objective}\nscore {self.reached[i]:.3g}"
-        target = objective.terms[0][1]
-        if self.probabilities is None or len(objective.terms) > 1:
+        (_, target), *others = objective.terms
+        if self.probabilities is None or others or not isinstance(target, ClassScore):
             return said
-        if not isinstance(target, ClassScore):
+        known = self.probabilities[i]
+        best = int(known.argmax())
+        said += f", {known[target.index]:.1%}"
+        if best == target.index:
             return said
-        return f"{said}, {self.probabilities[i, target.index]:.1%}"
+        return f"{said}\nseen as {self.subject.label(best)}, {known[best]:.1%}"
 
     def _without(self) -> str:
         """Tell of pictures that never had a gradient."""
@@ -212,6 +218,7 @@ def make(
         reached.append(score)
         logits.append(logit)
     return Made(
+        subject,
         climb.objectives,
         restarts,
         np.concatenate([part.colours for part in parts]),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
-from scipy import sparse
 
 from cnnviz_core.model import Array
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 __all__ = ["GREY", "Jitter", "Pad", "Resampling", "Rotate", "Scale", "Transformation", "draw"]
 
@@ -171,6 +173,8 @@ class Resampling:
                 columns.append((y * w + x)[inside])
                 weights.append(weight[inside])
         entries = (np.concatenate(weights), (np.concatenate(rows), np.concatenate(columns)))
+        from scipy import sparse
+
         return cls(size, sparse.csr_array(entries, shape=(h * w, h * w)))
 
     def apply(self, pictures: Array) -> Array:
