@@ -125,7 +125,14 @@ def _options(spec: InspectorSpec) -> list[Callable[[Any], Any]]:
         options = [click.argument("network", required=False, metavar="MODEL")]
     else:
         must = spec.shown != "pictures or nothing"
-        options = [click.argument("pictures", nargs=-1, required=must, metavar="PICTURE|FOLDER...")]
+        options = [
+            click.argument(
+                "pictures",
+                nargs=-1,
+                required=must,
+                metavar="PICTURE|FOLDER..." if must else "[PICTURE|FOLDER]...",
+            )
+        ]
     options += [model_option(required=not alone), network_options, input_shape_option]
     if labelled:
         options.append(

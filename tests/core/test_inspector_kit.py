@@ -51,7 +51,7 @@ class Means:
         if fault == "uses what it does not declare":
             model.parameters("conv1")
         if fault == "counts on the class" and subject.targets:
-            subject.label(subject.targets[0].index)
+            subject.labels[subject.targets[0].index]
         if fault == "changes the network":
             model._arrays["conv1"]["weight"] *= 2
         layer = "conv1"
@@ -150,11 +150,8 @@ EXHIBITS = {
     "heat above one": Gallery(((Tile(heat=GREY * 3),),)),
     "heat below zero": Gallery(((Tile(heat=-GREY),),)),
     "heat with colours": Gallery(((Tile(heat=np.zeros((4, 4, 3))),),)),
-    "a class without a name": Gallery(((Tile(classes=np.ones((4, 4), int), legend=("one",)),),)),
     "half a class": Gallery(((Tile(classes=GREY, legend=("one",)),),)),
     "a box without width": Gallery(((Tile(heat=GREY, boxes=((2, 1, 2, 3),)),),)),
-    "a title too many": Gallery(((TILE,),), column_titles=("a", "b")),
-    "a title too few": Gallery(((TILE,), (TILE,)), row_titles=("a",)),
     "curves without a line": Curves(RAMP, ()),
     "a line of nothing": Curves(RAMP, (Line("a", RAMP * np.nan),)),
     "an infinite line": Curves(RAMP, (Line("a", np.array([0, 1, np.inf])),)),
@@ -163,7 +160,6 @@ EXHIBITS = {
     "a short spread": Curves(RAMP, (Line("a", RAMP, RAMP[:2]),)),
     "too hot a picture": Curves(RAMP, (Line("a", RAMP),), pictures=((0, Tile(heat=GREY * 3)),)),
     "an empty table": Table(("a",), ()),
-    "a short row": Table(("a", "b"), (("1", "2"), ("3",))),
     "numbers of no column": Table(("a",), (("1",),), numeric=("b",)),
     "a matrix with gaps": Matrix(GREY * np.nan, tuple("abcd"), tuple("abcd")),
     "a text": "look!",

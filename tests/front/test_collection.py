@@ -17,6 +17,7 @@ from cnnviz.collection import (
 )
 from cnnviz.demo import network
 from cnnviz_core.errors import ImageError, ParameterError, TargetError, UnknownClassError
+from cnnviz_core.inspector import ArrayPictures
 
 LABELS = ("cat", "dog", "tabby cat")
 
@@ -92,6 +93,21 @@ def test_prepared_pictures_are_those_of_the_network(folder):
     collection = Collection(net, entries_of(folder))
     (sample,) = samples_of(net, folder / "b" / "2.png")
     np.testing.assert_array_equal(collection.all().x[2], sample.x)
+
+
+def test_a_picture_as_it_came(folder):
+    photo = np.random.default_rng(1).integers(256, size=(30, 50, 3), dtype=np.uint8)
+    Image.fromarray(photo).save(folder / "top.png")
+    Image.fromarray(photo[..., 0]).save(folder / "b" / "2.png")
+    entries = entries_of([folder / "top.png", folder / "b" / "2.png", photo, folder / "a"])
+    collection = Collection(network("numpy"), entries)
+    np.testing.assert_array_equal(collection.original(0), photo)
+    np.testing.assert_array_equal(collection.original(1), photo[..., [0, 0, 0]])
+    np.testing.assert_array_equal(collection.original(2), photo)
+    assert collection.read(0).shape[:2] != (30, 50)
+    (folder / "a" / "1.png").unlink()
+    assert collection.original(3) is None
+    assert ArrayPictures(collection.read(0)[None]).original(0) is None
 
 
 def test_the_identity_tells_names_and_sizes_apart(folder):

@@ -153,7 +153,8 @@ def test_operations_are_layers(rng, tmp_path):
 
 def test_what_an_exported_network_does_not_offer(tmp_path):
     model = wrap(exported(network(), tmp_path))
-    assert model.capabilities == {"capture", "replace", "gradient", "curvature", "rule:relu"}
+    offered = {"capture", "replace", "gradient", "curvature", "geometry", "rule:relu"}
+    assert model.capabilities == offered
     with pytest.raises(MissingCapabilityError, match="Keras"):
         model.parameters("conv")
     with pytest.raises(UnknownLayerError, match="conv"):
