@@ -17,9 +17,9 @@ import numpy as np
 from cnnviz.exhibiting import DPI, draw, written
 from cnnviz.explanation import read_only
 from cnnviz.packing import packed, unpacked
-from cnnviz.wording import said
+from cnnviz.wording import said, slug
 from cnnviz_core.errors import ParameterError
-from cnnviz_core.exhibits import Exhibit
+from cnnviz_core.exhibits import Exhibit, Gallery
 from cnnviz_core.files import replacing
 from cnnviz_core.model import Array
 
@@ -30,6 +30,7 @@ __all__ = ["Inspection"]
 
 _FORMAT: Final = 1
 _NAMED: Final = 6
+_LONGEST: Final = 60
 _DRAWN: Final = (".png", ".jpg", ".jpeg", ".webp", ".pdf", ".svg")
 _SUFFIXES: Final = (".png", ".jpg", ".webp", ".pdf", ".svg", ".html", ".npz", ".gif", ".mp4")
 
@@ -192,6 +193,60 @@ class Inspection:
         with replacing(target) as file:
             file.write(content)
         return target
+
+    def save_pictures(self, folder: str | os.PathLike[str]) -> list[Path]:
+        """Write every picture of the galleries to a file of its own, in its own pixels.
+
+        Left out are tiles of heat or classes without a picture below; of the others the picture is
+        written without what lies over it.
+
+        Parameters
+        ----------
+        folder : path
+            Made if need be, in a folder that exists.
+
+        Returns
+        -------
+        list of pathlib.Path
+            PNG files, numbered in the order of the galleries and named after their captions.
+
+        Raises
+        ------
+        ParameterError
+            If there is no picture, or nothing can be written there.
+        """
+        from cnnviz.pictures import as_image, encode
+
+        pictures = [
+            (tile.pixels, tile.caption)
+            for exhibit in self.exhibits
+            if isinstance(exhibit, Gallery)
+            for row in exhibit.rows
+            for tile in row
+            if tile is not None and tile.pixels is not None
+        ]
+        if not pictures:
+            raise ParameterError(
+                f"{self.inspector} shows no picture", "a picture to write", "use save instead"
+            )
+        target = Path(folder).expanduser()
+        try:
+            target.mkdir(exist_ok=True)
+        except OSError as error:
+            raise ParameterError(
+                f"the folder {target} cannot be made: {error.strerror}",
+                "a folder in which files may be written",
+                "name another",
+            ) from error
+        digits = len(str(len(pictures)))
+        paths = []
+        for k, (pixels, text) in enumerate(pictures, 1):
+            caption = slug(text.partition("\n")[0])[:_LONGEST]
+            path = target / f"{'-'.join(filter(None, (f'{k:0{digits}}', caption)))}.png"
+            with replacing(path) as file:
+                file.write(encode(as_image(pixels)))
+            paths.append(path)
+        return paths
 
     def _encoded(
         self, target: Path, width: float | None, dpi: float | None, fps: float | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from cnnviz_core.exhibits import Gallery
 from cnnviz_core.model import Array
 
-__all__ = ["described", "gallery_note", "said", "told"]
+__all__ = ["described", "gallery_note", "said", "slug", "told"]
 
 # A page has no room for lists of a thousand numbers; the result's own object has them.
 _ENTRIES = 24
@@ -103,3 +104,24 @@ def gallery_note(gallery: Gallery) -> str:
     signed = any(tile.signed and tile.heat is not None for tile in tiles)
     key = "Orange is positive, blue negative." if signed else ""
     return " ".join(filter(None, (gallery.note, key)))
+
+
+def slug(text: str) -> str:
+    """Make a text fit for a file's name.
+
+    Parameters
+    ----------
+    text : str
+        Any.
+
+    Returns
+    -------
+    str
+        Empty where no character of the text fits.
+
+    Examples
+    --------
+    >>> slug("Big cat (3)")
+    'big-cat-3'
+    """
+    return re.sub(r"[^\w.]+", "-", text.casefold()).strip("-.")

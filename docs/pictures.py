@@ -1,8 +1,9 @@
-"""Makes the pictures of the pages on methods.
+"""Makes the pictures of the pages on methods, and of the page on inspectors.
 
-Run ``python docs/pictures.py WEIGHTS``: the demo network needs nothing, and the ImageNet network is
-MobileNetV2 with the weights in the file WEIGHTS, an npz with torchvision's names, trained by
-TensorFlow (so with its padding, and inputs in [-1, 1]).  The photographs are scikit-image's.
+Run ``python docs/pictures.py MOBILENET SQUEEZENET``: the demo network needs nothing, and the
+ImageNet networks are MobileNetV2 and SqueezeNet 1.1 with the weights in these files, npz with
+torchvision's names.  MobileNetV2 was trained by TensorFlow (so with its padding, and inputs in
+[-1, 1]).  The photographs are scikit-image's.
 """
 
 from __future__ import annotations
@@ -90,17 +91,94 @@ def imagenet(weights: Path) -> Any:
     return cnnviz.wrap(net, preprocess=steps, labels="imagenet-1k", name="MobileNetV2")
 
 
+def squeezenet(weights: Path) -> Any:
+    """Give SqueezeNet 1.1 with its preprocessing and labels."""
+    import torch
+    import torchvision
+
+    net = torchvision.models.squeezenet1_1(weights=None).eval()
+    with np.load(weights) as arrays:
+        net.load_state_dict({k: torch.from_numpy(arrays[k]) for k in arrays.files})
+    steps = cnnviz.Preprocessing(
+        size=(224, 224), resize=256, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
+    )
+    return cnnviz.wrap(net, preprocess=steps, labels="imagenet-1k", name="SqueezeNet 1.1")
+
+
+def cuttings(side: int = 150) -> list[Any]:
+    """Cut photographs into many."""
+    from skimage import data
+
+    photographs = (data.astronaut(), data.chelsea(), data.coffee(), data.rocket(), data.retina())
+    return [
+        photograph[top : top + side, left : left + side]
+        for photograph in photographs
+        for top in range(0, photograph.shape[0] - side + 1, side // 2)
+        for left in range(0, photograph.shape[1] - side + 1, side // 2)
+    ]
+
+
+def inside(mobile: Any, squeeze: Any, only: list[str] | None) -> None:
+    """Draw the sheets of the page on inspectors."""
+    from skimage.data import astronaut, chelsea, coffee, rocket
+
+    sheets: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+        "filters": (squeeze, None, {}),
+        "features": (squeeze, chelsea(), {"layer": "features.1", "count": 20}),
+        "receptive-fields": (squeeze, chelsea(), {}),
+        "projections": (
+            squeeze,
+            cuttings(),
+            {"layer": "features.4,features.7", "count": 4, "per_picture": 1},
+        ),
+        "maximisation": (mobile, None, {"layer": "features.14", "channels": "0-5"}),
+        "class-model": (squeeze, None, {"target": ["goldfish", "flamingo", "tabby", "volcano"]}),
+        "inversion": (squeeze, chelsea(), {}),
+        "dream": (mobile, coffee(), {}),
+        "invariance": (mobile, [chelsea(), coffee()], {"transform": "rotate"}),
+        "occlusion-analysis": (mobile, chelsea(), {}),
+        "errors": (
+            squeeze,
+            {
+                "cat.jpg": chelsea(),
+                "cup.jpg": coffee(),
+                "rocket.jpg": rocket(),
+                "suit.jpg": astronaut(),
+            },
+            {"truth": ["tabby", "cup", "missile", "suit"]},
+        ),
+    }
+    for name, (net, images, params) in sheets.items():
+        if not only or name in only:
+            shown = named(images) if isinstance(images, dict) else images
+            found = cnnviz.inspect(net, name, shown, **params)
+            found.save(IMAGES / f"inside-{name}.jpg", dpi=96)
+            print(name, found.title)
+
+
+def named(pictures: dict[str, Any]) -> list[Any]:
+    """Give pictures names."""
+    from cnnviz.images import read_picture
+
+    return [read_picture(pixels, name=name) for name, pixels in pictures.items()]
+
+
 def main() -> None:
     """Draw every sheet."""
     from skimage.data import chelsea, coffee
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("weights", type=Path)
-    parser.add_argument("--pages", nargs="+", default=list(PAGES), choices=list(PAGES))
+    parser.add_argument("mobilenet", type=Path)
+    parser.add_argument("squeezenet", type=Path)
+    pages = [*PAGES, "inside"]
+    parser.add_argument("--pages", nargs="+", default=pages, choices=pages)
+    parser.add_argument("--only", nargs="+", help="inspectors of the page on these")
     options = parser.parse_args()
-    net = imagenet(options.weights)
+    net = imagenet(options.mobilenet)
+    if "inside" in options.pages:
+        inside(net, squeezenet(options.squeezenet), options.only)
     scene = scenes()[0][0]
-    for page in options.pages:
+    for page in [page for page in options.pages if page in PAGES]:
         for name, model, picture, target in (
             ("imagenet", net, chelsea() if page == "gradient" else coffee(), None),
             ("demo", "demo", scene, None),

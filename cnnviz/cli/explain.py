@@ -27,8 +27,8 @@ from cnnviz.cli.options import (
     presentation_options,
     sample_options,
 )
-from cnnviz.cli.outputs import slug
 from cnnviz.cli.parameters import MethodCommand, method_parameters, named_methods
+from cnnviz.wording import slug
 from cnnviz_core.errors import CnnvizError, ImageError
 from cnnviz_core.progress import advance
 

@@ -28,10 +28,11 @@ from cnnviz.cli.options import (
     open_network,
     target_option,
 )
-from cnnviz.cli.outputs import FORMATS, files_to_write, slug
+from cnnviz.cli.outputs import FORMATS, files_to_write, is_animated
 from cnnviz.cli.parameters import ParameterCommand, given_parameters
 from cnnviz.listing import usual_inspector
-from cnnviz_core.errors import UnknownMethodError
+from cnnviz.wording import slug
+from cnnviz_core.errors import ParameterError, UnknownMethodError
 from cnnviz_core.exhibits import Table
 from cnnviz_core.parameters import Parameter, parameters_of
 from cnnviz_core.registry import get_registry
@@ -41,6 +42,10 @@ __all__ = ["command", "summaries"]
 
 _LONGEST: Final = 120
 """Characters of a file's name; the rest of a long list of options is cut off."""
+
+
+_EVERY: Final = 4
+"""Of an animation for which nothing is said every so many steps are a frame."""
 
 
 class _Inspectors(Group):
@@ -173,6 +178,12 @@ def _options(spec: InspectorSpec) -> list[Callable[[Any], Any]]:
             help="What to write; may be given several times.  npz holds all numbers; gif and mp4 "
             "an animation, where there is one.  [default: png]",
         ),
+        click.option(
+            "--pictures",
+            "apart",
+            metavar="FOLDER",
+            help="Write each picture of the sheet to this folder too, in its own pixels.",
+        ),
         json_option,
     ]
 
@@ -189,6 +200,7 @@ def _run(
     batch_size: int | None,
     out: str,
     formats: tuple[str, ...],
+    apart: str | None,
     as_document: bool,
     network: str | None = None,
     pictures: tuple[str, ...] = (),
@@ -203,7 +215,8 @@ def _run(
     params = given_parameters(parameters, given)
     if batch_size is not None and any(p.name == "batch_size" for p in parameters):
         params["batch_size"] = batch_size
-    inspector = get_registry().inspector(name, **params)
+    frames = _frames(name, parameters, params) if is_animated(out, formats) else {}
+    inspector = get_registry().inspector(name, **params, **frames)
     if spec.shown == "labelled pictures" and truth is None and _is_truth(labels):
         labels, truth = None, labels
     opened = open_network(_one_model(model, network), backend, labels, preprocess, input_shape)
@@ -223,6 +236,7 @@ def _run(
         replaced = [file for file in files if file.exists()]
         for file in files:
             inspection.save(file)
+        pieces = [] if apart is None else inspection.save_pictures(apart)
     failures = getattr(subject.pictures, "failures", {})
     if as_document:
         as_json(
@@ -243,6 +257,7 @@ def _run(
                 },
                 "files": files,
                 "replaced": replaced,
+                "pictures": pieces,
                 "failures": [
                     {"picture": picture, "error": error_record(error)}
                     for picture, error in failures.items()
@@ -253,10 +268,27 @@ def _run(
         print_findings(inspection)
         for file in files:
             click.echo(f"Look at {file}" + (" (written over)" if file in replaced else ""))
+        if pieces:
+            click.echo(f"{len(pieces)} pictures are in {apart}")
     for picture, error in failures.items():
         print_error(error, picture)
     if failures:
         raise click.exceptions.Exit(PARTLY)
+
+
+def _frames(
+    name: str, parameters: Sequence[Parameter], params: Mapping[str, Any]
+) -> dict[str, int]:
+    """Have frames kept where an animation is asked for and nothing is said of them."""
+    known = {parameter.name for parameter in parameters}
+    if "frames" not in known:
+        raise ParameterError(
+            f"an animation was asked for, and {name} makes none",
+            "a picture, a page or numbers",
+            "leave out gif and mp4",
+        )
+    told = any(params.get(key) for key in ("frames", "zoom_frames"))
+    return {} if told else {"frames": _EVERY}
 
 
 def _one_model(option: str | None, argument: str | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -10,31 +9,30 @@ from typing import Final
 from cnnviz.cli.base import make_folder
 from cnnviz_core.errors import ParameterError
 
-__all__ = ["FORMATS", "files_to_write", "slug"]
+__all__ = ["FORMATS", "files_to_write", "is_animated"]
 
 FORMATS: Final = ("png", "jpg", "webp", "html", "npz", "pdf", "svg", "gif", "mp4")
 """What an inspection can be saved as."""
 
 
-def slug(text: str) -> str:
-    """Make a text fit for a file's name.
+_MOVING: Final = ("gif", "mp4")
+
+
+def is_animated(out: str, formats: Sequence[str]) -> bool:
+    """Tell whether an animation is to be written.
 
     Parameters
     ----------
-    text : str
-        Any.
+    out : str
+        A folder, or a file.
+    formats : sequence of str
+        Of `FORMATS`.
 
     Returns
     -------
-    str
-        Empty where no character of the text fits.
-
-    Examples
-    --------
-    >>> slug("Big cat (3)")
-    'big-cat-3'
+    bool
     """
-    return re.sub(r"[^\w.]+", "-", text.casefold()).strip("-.")
+    return any(kind in _MOVING for kind in (Path(out).suffix.lower().lstrip("."), *formats))
 
 
 def files_to_write(out: str, formats: Sequence[str], stem: str) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -30,6 +31,8 @@ _NOISE: Final = 0.12
 """How strong the noise is that a dream without a picture begins with."""
 _LUMINANCE: Final = (0.299, 0.587, 0.114)
 """The share of red, green and blue in grey: that of ITU-R BT.601, as Pillow has it."""
+_ROUNDING: Final = 1e-9
+"""By how much sizes may differ that are the same but for how they were computed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,14 +71,16 @@ class Dream:
 
     Of several layers the divided gradients are averaged, so that each has the same say.
 
-    The picture is dreamed at several sizes (octaves), from the network's input size on.  What the
-    dream of one size added is enlarged and added to the picture at the next size, so that the
-    picture's own details come back at every size, and structures of all sizes grow.
+    The dream is of the whole picture as it came, with its own details and ratio of sides, not of
+    what is cut out of it for the network.  Where there is only the prepared picture, it is of that.
+
+    It is dreamed at several sizes (octaves), from the smallest on that covers the network's input.
+    What the dream of one size added is enlarged and added to the picture at the next size, so that
+    the picture's own details come back at every size, and structures of all sizes grow.
 
     A network takes one size of input; a larger picture is cut into tiles of that size, at another
     place at every step (the picture is moved around, what leaves it on one side coming back on the
-    other, so that no seam stays).  The pictures of a subject have the network's input size: they
-    are enlarged to the size of the dream.
+    other, so that no seam stays).
 
     Parameters
     ----------
@@ -85,8 +90,8 @@ class Dream:
     channel : int or None
         The channel of the layer whose values are to grow; None is all of them.
     size : int or None
-        The longer side of the dream in pixels, at least that of the network's input; None is as
-        large as makes the smallest octave the network's input.
+        The longer side of the dreams in pixels, so that they cover the network's input; None is as
+        large as the octaves make it, the smallest of which just covers the network's input.
     octaves : int
         At how many sizes to dream, at most: none is smaller than the network's input.
     octave_scale : float
@@ -103,10 +108,10 @@ class Dream:
         times this.  0.1 is mild, 1 makes a painting of the picture.
     frames : int
         Every how many steps to keep a frame of the animation, besides the start and the end; 0
-        keeps none.
+        keeps none.  Of several pictures the first is animated.
     zoom_frames : int
-        How many frames to add in which the dream comes nearer and is dreamed on at its last size,
-        as in the famous videos; each takes `steps` steps.
+        How many frames to add in which the first dream comes nearer and is dreamed on at its last
+        size, as in the famous videos; each takes `steps` steps.
     zoom : float
         The size of a frame of the zoom, divided by that of the one before it.
     seed : int
@@ -114,16 +119,18 @@ class Dream:
 
     Notes
     -----
-    Where the subject has no picture, the dream begins with noise; there is one dream for each
-    target, or one alone.
+    Where the subject has no picture, the dream begins with noise of the size of the network's
+    input; there is one dream for each target, or one alone.  A network for grey pictures dreams of
+    a picture's luminance.
 
-    The findings have the arrays
+    Pictures may be of different sizes, so each has arrays of its own, which begin with its number,
+    from 1 on: "1/dream", "2/dream" and so on.  These are
 
-    - "dream" (N, H, W, K): the dreams' colours in [0, 1];
-    - "start" (N, H, W, K): what they began with;
-    - "octave 1", "octave 2" and so on (N, h, w, K): the dream at the end of each size;
-    - "history" (N, L, T): the objective before each step of all sizes, for each layer: the mean
-      over the tiles of its mean square, or of the target's score, where L is 1.
+    - "dream" (H, W, K): the dream's colours in [0, 1];
+    - "start" (H, W, K): what it began with, at the same size;
+    - "octave 1", "octave 2" and so on (h, w, K): the dream at the end of each size;
+    - "history" (L, T): the objective before each step of all sizes, for each layer: the mean over
+      the tiles of its mean square, or of the target's score, where L is 1.
 
     References
     ----------
@@ -242,7 +249,8 @@ class Dream:
             x, names = batch.x, [subject.pictures.names[i] for i in batch.indices]
             asked = [each for i in batch.indices if (each := subject.target(i))]
             # One after the other: as they came, pictures may be large.
-            bases = (_colours(subject, i, x) for i, x in zip(batch.indices, batch.x, strict=True))
+            prepared = zip(batch.indices, batch.x, strict=True)
+            bases = (_colours(subject, index, one) for index, one in prepared)
         else:
             noise = self._noise(subject, tile).repeat(max(1, len(targets)), axis=0)
             x, names, asked = subject.space.to_input(noise), ["noise"] * len(noise), list(targets)
@@ -267,19 +275,21 @@ class Dream:
         longest = max(picture)
         # The picture is enlarged or shrunk by this to cover the network's input, and no more.
         least = max(tile[0] / picture[0], tile[1] / picture[1])
+        smallest = math.ceil(least * longest - _ROUNDING)
         if self.size is None:
             factors = [least * self.octave_scale**k for k in range(self.octaves)]
-        elif self.size < round(least * longest):
+        elif self.size < smallest:
             raise ParameterError(
                 f"a dream of {name} of size={self.size} is smaller than the network's input, "
                 f"{tile[0]} x {tile[1]}",
-                f"a longer side of at least {round(least * longest)} pixels",
-                f"pass size={round(2 * least * longest)}, or leave it out",
+                f"a longer side of at least {smallest} pixels",
+                f"pass size={2 * smallest}, or leave it out",
             )
         else:
-            # The tolerance is for a size that was found as the powers were.
             downwards = [self.size / longest / self.octave_scale**k for k in range(self.octaves)]
-            factors = [factor for factor in reversed(downwards) if factor >= least * (1 - 1e-9)]
+            factors = [
+                factor for factor in reversed(downwards) if factor >= least * (1 - _ROUNDING)
+            ]
         return [(round(picture[0] * factor), round(picture[1] * factor)) for factor in factors]
 
     def _goals(
@@ -530,7 +540,7 @@ def _exhibits(begun: Sequence[_Begun], dreams: Sequence[Sequence[Array]]) -> tup
         for octaves in dreams
     )
     return (
-        Gallery(pairs, title="Before and after", side=448),
+        Gallery(pairs, title="Before and after", side=560),
         Gallery(
             strip,
             title="Octave by octave",

@@ -277,8 +277,8 @@ class Errors:
             ),
             title=f"The worst mistakes, by the {worse}",
             column_titles=("Picture", "For the answer", "For the true class", "Difference"),
-            note=f"Maps by {self.method}, those for the two classes on one scale. Difference: warm "
-            f"for the answer, cold for the true class.{_about(subject)}",
+            note=f"Maps by {self.method}, those for the two classes on one scale. The "
+            f"difference is positive for the answer, negative for the true class.{_about(subject)}",
         )
 
 

@@ -257,11 +257,24 @@ def test_tables_are_printed_and_in_the_document(run):
     assert all(cell in text for row in table["rows"] for cell in row)
 
 
-def test_an_animation_is_written_where_there_is_one(run, tmp_path):
-    done = run(*arguments_for("dream"), *MODEL, "--frames", "1", "-o", "grow.gif")
+@pytest.mark.parametrize("asked", [("--frames", "1"), ()])
+def test_an_animation_is_written_where_there_is_one(run, tmp_path, asked):
+    done = run(*arguments_for("dream"), *MODEL, *asked, "-o", "grow.gif")
     assert done.exit_code == 0, done.output
     with Image.open(tmp_path / "grow.gif") as film:
         assert film.n_frames > 1
+
+
+def test_the_pictures_can_be_written_apart(run, tmp_path):
+    done = run(*arguments_for("dream"), *MODEL, "--pictures", "apart", "--json")
+    written = json.loads(done.stdout)["pictures"]
+    assert len(written) == len(list((tmp_path / "apart").glob("*.png"))) > 1
+
+
+def test_an_animation_of_what_does_not_move_is_refused_before_the_work(run, tmp_path):
+    done = run("features", "absent.png", "--model", "no_such_module:net", "-f", "gif", "--json")
+    assert "features makes none" in json.loads(done.stdout)["error"]["problem"]
+    assert not list(tmp_path.glob("*.gif"))
 
 
 def test_the_input_shape_can_be_given(run):

@@ -236,3 +236,21 @@ def test_titles_are_not_said_twice():
     text = e.figure().axes
     titles = [t.get_text() for axes in text for t in axes.texts]
     assert titles.count("Mistakes") == 1
+
+
+def test_every_picture_can_be_written_by_itself(tmp_path):
+    photo, small = pixels(5, 7), pixels(3, 3)
+    rows = ((Tile(photo, caption="A cat!\nscore 3"), None), (Tile(heat=np.eye(2)), Tile(small)))
+    e = inspection(exhibits=(Gallery(rows), table()))
+    paths = e.save_pictures(tmp_path / "apart")
+    assert [path.name for path in paths] == ["1-a-cat.png", "2.png"]
+    for path, expected in zip(paths, (photo, small), strict=True):
+        np.testing.assert_array_equal(np.asarray(Image.open(path)), expected)
+    assert sorted(path.name for path in (tmp_path / "apart").iterdir()) == ["1-a-cat.png", "2.png"]
+
+
+def test_without_a_picture_there_is_none_to_write(tmp_path):
+    with pytest.raises(ParameterError, match="shows no picture"):
+        inspection(exhibits=(table(),)).save_pictures(tmp_path / "apart")
+    with pytest.raises(ParameterError, match="cannot be made"):
+        inspection().save_pictures(tmp_path / "no" / "folder")

@@ -375,24 +375,26 @@ def test_a_photo_is_shrunk_as_pillow_does_it(size):
 @pytest.mark.parametrize(
     ("size", "octaves"),
     [
-        ((60, 90), [[12, 18], [18, 27], [27, 40]]),
-        ((60, 45), [[12, 9], [18, 14], [27, 20]]),
-        ((60, 15), [[36, 9], [54, 14], [81, 20]]),
-        ((4, 10), [[12, 30], [18, 45], [27, 68]]),
+        ((60, 90), [[12, 18], [24, 36], [48, 72]]),
+        ((60, 45), [[12, 9], [24, 18], [48, 36]]),
+        ((60, 15), [[36, 9], [72, 18], [144, 36]]),
+        ((4, 10), [[12, 30], [24, 60], [48, 120]]),
     ],
 )
 def test_a_photo_keeps_its_shape_and_covers_the_input_at_the_smallest_octave(size, octaves):
-    found = dream(shown(photos(size)), octaves=3, octave_scale=1.5, steps=1)
+    found = dream(shown(photos(size)), octaves=3, octave_scale=2.0, steps=1)
     assert found.facts["octaves"] == [octaves]
     assert found.arrays["1/dream"].shape == (*octaves[-1], 3)
     assert found.arrays["1/octave 1"].shape == (*octaves[0], 3)
 
 
 def test_no_octave_of_a_photo_is_too_thin_for_the_input():
-    found = dream(shown(photos((20, 60))), size=60, octaves=9, octave_scale=1.3, steps=1)
-    assert found.facts["octaves"] == [[[15, 46], [20, 60]]]
-    with pytest.raises(ParameterError, match="at least 36 pixels"):
-        dream(shown(photos((20, 60))), size=35)
+    seen = shown(photos((20, 62)))
+    found = dream(seen, size=62, octaves=9, octave_scale=1.3, steps=1)
+    assert found.facts["octaves"] == [[[15, 48], [20, 62]]]
+    assert dream(seen, size=38, steps=1).facts["octaves"] == [[[12, 38]]]
+    with pytest.raises(ParameterError, match="at least 38 pixels"):
+        dream(seen, size=37)
 
 
 def test_photos_of_different_sizes_are_dreamed_each_on_its_own():
