@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
 import types
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cnnviz_core.parameters import build
+from cnnviz_core.parameters import build, parameters_of
 from cnnviz_core.registry import get_registry, import_string
 from cnnviz_core.testing import inspectors
 from cnnviz_core.testing.explainers import CHECKS
@@ -94,3 +95,29 @@ def test_pages_name_only_what_there_is(page):
     methods = re.findall(r'(?:explain\(net, [\w".]+, |\bof=)"([^"]+)"', code)
     for method in methods:
         get_registry().configured(method)
+
+
+FRONT = {"layer", "target", "truth", "labels", "preprocess"}
+"""What `inspect` takes beside an inspector's own parameters."""
+
+
+@pytest.mark.parametrize("page", ["docs/inside.md", "README.md"])
+def test_inspectors_are_shown_with_parameters_that_they_have(page):
+    text = (DOCS.parent / page).read_text()
+    calls = [
+        call
+        for block in re.findall(r"```python\n(.*?)```", text, flags=re.S)
+        for call in ast.walk(ast.parse(block))
+        if isinstance(call, ast.Call) and getattr(call.func, "attr", "") == "inspect"
+    ]
+    assert calls
+    for call in calls:
+        name = ast.literal_eval(call.args[1])
+        own = {k.arg: k.value for k in call.keywords if k.arg not in FRONT}
+        known = {p.name for p in parameters_of(get_registry().inspector_class(name))}
+        assert own.keys() <= known, name
+        given = {k: v.value for k, v in own.items() if isinstance(v, ast.Constant)}
+        get_registry().inspector(name, **given)
+        asked = {k.arg for k in call.keywords} - own.keys()
+        assert "layer" not in asked or "layer" in known
+        assert "target" not in asked or get_registry().inspector_spec(name).targeted
