@@ -80,8 +80,8 @@ class ReceptiveField:
     size: tuple[int, ...]
     stride: tuple[Fraction, ...]
     start: tuple[int, ...]
-    spans: tuple[Array, ...]
-    unbounded: tuple[Array, ...]
+    spans: tuple[Array, ...] = field(repr=False)
+    unbounded: tuple[Array, ...] = field(repr=False)
     through: tuple[str, ...] = ()
     by_means: bool = False
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import cnnviz
 from cnnviz_core.model import INPUT
 from cnnviz_core.registry import get_registry
 from cnnviz_core.targets import Predicted
@@ -96,3 +97,35 @@ def test_saliency_is_alike(twins):
         for m in (one, two)
     ]
     assert np.corrcoef(gradients)[0, 1] > 0.99
+
+
+INSPECTED = {
+    "filters": ("features.0", "features_0", {}),
+    "features": ("features.7", "features_7", {}),
+    "receptive-fields": ("features.7", "features_7", {}),
+    "projections": ("features.9", "features_9", {"count": 3, "top": 1}),
+    "occlusion-analysis": ("features.12", "features_12", {"window": 96, "stride": 64}),
+    "invariance": ("features.5", "features_5", {"transform": "scale", "steps": 2}),
+    "inversion": ("features.4", "features_4", {"steps": 3}),
+    # From noise: in a picture of one colour, as class models begin with, every pool is a tie.
+    "maximisation": (None, None, {"steps": 3, "objective": "class:1"}),
+}
+
+
+@pytest.mark.parametrize("name", list(INSPECTED))
+def test_inspectors_on_a_deep_network(exact_twins, name, near):
+    *models, x = exact_twins
+    *layers, params = INSPECTED[name]
+    found = []
+    for model, layer in zip(models, layers, strict=True):
+        chosen = {} if layer is None else {"layer": layer}
+        images = {} if name in ("filters", "maximisation") else {"images": x, "preprocessed": True}
+        network = cnnviz.wrap(model, preprocess=cnnviz.Preprocessing(size=(224, 224)))
+        found.append(cnnviz.inspect(network, name, **images, **chosen, **params))
+    one, two = (
+        {key.removeprefix(f"{layer}/"): array for key, array in each.arrays.items()}
+        for each, layer in zip(found, layers, strict=True)
+    )
+    assert list(one) == list(two)
+    for key, expected in one.items():
+        near(f"SqueezeNet, float64, {name}", two[key], expected, 1e-6)
