@@ -19,6 +19,7 @@ from cnnviz.samples import Sample, samples_of, usual_input
 from cnnviz.targeting import Asked, targets_for
 from cnnviz_core.errors import ArrayError, ParameterError, TargetError
 from cnnviz_core.explainer import require
+from cnnviz_core.inputs import OneInput
 from cnnviz_core.inspector import ArrayPictures, Inspector, Pictures, Subject
 from cnnviz_core.layers import AUTO
 from cnnviz_core.model import Array, Model
@@ -68,7 +69,8 @@ def inspect(
     preprocessed : bool
         Whether `images` is a prepared batch (N, H, W, C), or a mapping of such.
     input : str, optional
-        Which of several inputs is looked at; the others are held.
+        Which of several inputs is looked at.  The others are held at what `images` says or, where
+        there are no pictures, at zero.
     preprocess, labels
         As for `explain`.
     batch_size : int, optional
@@ -282,7 +284,7 @@ def _shown(
 ) -> _Shown:
     """Prepare what is to be shown to the network."""
     if images is None:
-        return _Shown(network.model, ArrayPictures(np.empty(0)), _declared_shape(network))
+        return _Shown(_alone(network.model), ArrayPictures(np.empty(0)), _declared_shape(network))
     if preprocessed or isinstance(images, Mapping):
         samples = samples_of(network, images, preprocessed=preprocessed, input=input)
         return _in_memory(network, samples, truth)
@@ -296,6 +298,22 @@ def _shown(
     if first is None:
         raise next(iter(collection.failures.values()))
     return _Shown(network.model, collection, first.shape)
+
+
+def _alone(model: Model) -> Model:
+    """Give a network without pictures; of several inputs all but one are held at zero."""
+    free = usual_input(model.inputs)
+    held = {}
+    for name, info in model.inputs.items():
+        if name != free:
+            if info.shape is None or None in info.shape:
+                raise ArrayError(
+                    f"the network leaves the size of its input {name!r} open: {info.shape}",
+                    "a size, so that it can be held",
+                    "pass images={name: ...}, with an array for each other input",
+                )
+            held[name] = np.zeros((1, *(n or 0 for n in info.shape)), info.dtype)
+    return OneInput(model, free, held) if held else model
 
 
 def _in_memory(network: Network, samples: Sequence[Sample], truth: Truth | None) -> _Shown:

@@ -172,8 +172,6 @@ def test_the_size_must_be_known_where_there_is_no_picture():
         subject_of(cnnviz.wrap(boundless))
     how = cnnviz.Preprocessing(size=(6, 5))
     assert subject_of(cnnviz.wrap(boundless, preprocess=how)).shape == (6, 5, 3)
-    two = ReferenceModel(NETS["two_inputs"]())
-    assert subject_of(cnnviz.wrap(two)).shape == next(iter(two.inputs.values())).shape
 
 
 def space_of(how):
@@ -219,3 +217,14 @@ def test_a_function_that_greys_leaves_one_colour():
 def test_a_function_that_bends_colours_is_refused():
     with pytest.raises(ParameterError, match="cannot be undone"):
         space_of(lambda pixels: (pixels / 255.0) ** 3)
+
+
+def test_without_pictures_other_inputs_are_held_at_zero():
+    two = ReferenceModel(NETS["two_inputs"]())
+    first, second = two.inputs.values()
+    found = subject_of(cnnviz.wrap(two))
+    assert found.shape == first.shape
+    x = np.random.default_rng(0).random((2, *first.shape), dtype=np.float32)
+    zeros = np.zeros((2, *second.shape), dtype=np.float32)
+    expected = two.forward({first.name: x, second.name: zeros}).output
+    np.testing.assert_array_equal(found.model.forward(x).output, expected)
