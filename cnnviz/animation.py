@@ -104,7 +104,7 @@ def encode_mp4(frames: Sequence[Array], fps: float = FPS) -> bytes:
             raise MissingBackendError(
                 f"{program} wrote no animation and said: {said[-1]}",
                 "an ffmpeg with H.264",
-                "pip install imageio-ffmpeg, which brings one, or save it as .gif",
+                "pip install 'cnnviz[video]', which brings one, or save it as .gif",
             )
         return file.read_bytes()
 
@@ -147,6 +147,6 @@ def _ffmpeg() -> str:
         raise MissingBackendError(
             "an MP4 was asked for, and no ffmpeg is installed",
             "the program ffmpeg, or the package imageio-ffmpeg, which brings one",
-            "pip install imageio-ffmpeg, or save it as .gif",
+            "pip install 'cnnviz[video]', or save it as .gif",
         )
     return found

@@ -101,7 +101,7 @@ def test_a_writer_that_fails_leaves_no_file(program, tmp_path):
     program.write_text(f"#!{sys.executable}\nimport sys\nsys.exit('no encoder libx264')\n")
     with pytest.raises(MissingBackendError, match="no encoder libx264") as caught:
         inspection(frames=moving()).save(tmp_path / "a.mp4")
-    assert "imageio-ffmpeg" in str(caught.value)
+    assert "cnnviz[video]" in str(caught.value)
     assert list(tmp_path.glob("*.mp4")) == []
 
 
@@ -110,7 +110,7 @@ def test_without_a_writer_the_error_says_what_to_do(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     with pytest.raises(MissingBackendError, match="no ffmpeg is installed") as caught:
         inspection(frames=moving()).save(tmp_path / "a.mp4")
-    assert "pip install imageio-ffmpeg" in str(caught.value)
+    assert "cnnviz[video]" in str(caught.value)
     assert ".gif" in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
