@@ -133,6 +133,7 @@ def inside(mobile: Any, squeeze: Any, only: list[str] | None) -> None:
         ),
         "maximisation": (mobile, None, {"layer": "features.14", "channels": "0-5"}),
         "class-model": (squeeze, None, {"target": ["goldfish", "flamingo", "tabby", "volcano"]}),
+        "class-model-demo": ("demo", None, {"target": ["0", "3", "5", "8"]}),
         "inversion": (squeeze, chelsea(), {}),
         "dream": (mobile, coffee(), {}),
         "invariance": (mobile, [chelsea(), coffee()], {"transform": "rotate"}),
@@ -151,7 +152,7 @@ def inside(mobile: Any, squeeze: Any, only: list[str] | None) -> None:
     for name, (net, images, params) in sheets.items():
         if not only or name in only:
             shown = named(images) if isinstance(images, dict) else images
-            found = cnnviz.inspect(net, name, shown, **params)
+            found = cnnviz.inspect(net, name.removesuffix("-demo"), shown, **params)
             found.save(IMAGES / f"inside-{name}.jpg", dpi=96)
             print(name, found.title)
 
