@@ -20,7 +20,7 @@ from cnnviz_core.pixels import as_pixels
 from cnnviz_core.progress import advance
 from cnnviz_core.receptive import ReceptiveField, receptive_fields
 from cnnviz_core.rules import DECONVNET, GUIDED, STANDARD, BackwardRule
-from cnnviz_features.search import Strongest, first_picture, strongest
+from cnnviz_features.search import Strongest, strongest
 
 __all__ = ["Projections"]
 
@@ -137,7 +137,7 @@ class Projections:
         UnknownLayerError
             If a layer does not exist or has no spatial grid.
         """
-        model, x = subject.model, first_picture(subject.pictures)
+        model, x = subject.model, subject.pictures.first().x
         if x.ndim != 4:
             raise ArrayError(
                 f"a batch of the shape {x.shape} was given",

@@ -12,14 +12,14 @@ from typing import Any, Final
 
 import numpy as np
 
-from cnnviz_core.errors import ArrayError, ParameterError
+from cnnviz_core.errors import ParameterError
 from cnnviz_core.files import replacing
 from cnnviz_core.inspector import Pictures
 from cnnviz_core.layers import on_grid
 from cnnviz_core.model import Array, LayerInfo, Model
 from cnnviz_core.progress import advance
 
-__all__ = ["Strongest", "first_picture", "strongest"]
+__all__ = ["Strongest", "strongest"]
 
 _FORMAT: Final = 1
 """The version of the file in which a search's state is kept."""
@@ -155,41 +155,8 @@ def strongest(
     if store is not None:
         store.save(len(pictures), kept)
     if any(not each.values.size for each in kept):
-        raise _no_picture()
+        pictures.first()  # raises
     return [_placed(info, each) for info, each in zip(layers, kept, strict=True)]
-
-
-def first_picture(pictures: Pictures) -> Array:
-    """Prepare the first picture that can be read.
-
-    Parameters
-    ----------
-    pictures : Pictures
-        The collection.
-
-    Returns
-    -------
-    ndarray (1, H, W, C)
-        In the network's own value range.
-
-    Raises
-    ------
-    ArrayError
-        If there is none.
-    """
-    batch = next(pictures.batches(1), None)
-    if batch is None:
-        raise _no_picture()
-    return batch.x
-
-
-def _no_picture() -> ArrayError:
-    """Make the error of a collection of which nothing can be read."""
-    return ArrayError(
-        "there is no picture that can be read",
-        "a folder of pictures, the more the better",
-        "pass one that holds JPEG or PNG files",
-    )
 
 
 def _nothing(info: LayerInfo) -> _Kept:
@@ -290,7 +257,7 @@ def _store(
 ) -> _Store:
     """Describe the search whose state is to be kept."""
     names = [info.name for info in layers]
-    trace = model.forward(first_picture(pictures), capture=names)
+    trace = model.forward(pictures.first().x, capture=names)
     peaks = [on_grid(trace[info.name], info).reshape(-1, info.shape[-1]).max(0) for info in layers]
     identity = {
         "format": _FORMAT,

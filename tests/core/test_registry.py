@@ -146,6 +146,13 @@ def test_two_methods_with_one_alias(plugin):
         registry.spec("x")
 
 
+def test_a_name_in_another_spelling_goes_before_an_alias(plugin):
+    registry = Registry(
+        [plugin("one", [explainer("other", aliases=("foobar",)), explainer("foo-bar", "m:B")])]
+    )
+    assert registry.spec("FooBar").name == "foo-bar"
+
+
 def test_an_unknown_method_lists_near_ones():
     with pytest.raises(UnknownMethodError, match="perhaps 'grad-cam' was meant"):
         get_registry().spec("grad-camm")

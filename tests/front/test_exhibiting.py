@@ -16,6 +16,7 @@ from cnnviz.exhibiting import draw, written
 from cnnviz.figures import tiles
 from cnnviz.figures.lines import text_width, wrapped
 from cnnviz.figures.matrix import fields_of
+from cnnviz.wording import gallery_note
 from cnnviz_core.errors import ParameterError
 from cnnviz_core.exhibits import Curves, Gallery, Line, Matrix, Table, Tile
 
@@ -354,3 +355,14 @@ def test_files_are_the_same_each_time():
     for suffix in (".png", ".svg", ".pdf"):
         first, second = (written([draw([gallery(), curves()])], suffix) for _ in range(2))
         assert first == second
+
+
+def test_signed_heat_has_a_key():
+    heat = np.eye(3)
+    plain, signed = (
+        Gallery(((Tile(heat=heat, signed=s),),), note="A note.") for s in (False, True)
+    )
+    assert gallery_note(plain) == "A note."
+    assert gallery_note(signed) == "A note. Orange is positive, blue negative."
+    over_pixels = Tile(np.zeros((3, 3, 3), np.uint8), signed=True)
+    assert gallery_note(Gallery(((over_pixels, None),))) == ""

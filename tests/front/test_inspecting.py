@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import cnnviz
-from cnnviz.inspecting import subject_of
+from cnnviz.inspecting import make_inspector, subject_of
 from cnnviz_core.delegate import Delegate
 from cnnviz_core.errors import (
     ArrayError,
@@ -228,3 +228,26 @@ def test_without_pictures_other_inputs_are_held_at_zero():
     zeros = np.zeros((2, *second.shape), dtype=np.float32)
     expected = two.forward({first.name: x, second.name: zeros}).output
     np.testing.assert_array_equal(found.model.forward(x).output, expected)
+
+
+def test_pictures_have_the_type_in_which_the_network_computes(picture):
+    how = cnnviz.Preprocessing(size=(12, 9))
+    for dtype in ("float32", "float64"):
+        net = cnnviz.wrap(ReferenceModel(NETS["plain"](), dtype), preprocess=how)
+        assert subject_of(net, picture).pictures.all().x.dtype == dtype
+
+
+@dataclass(frozen=True)
+class Batcher:
+    """Has a batch size of its own."""
+
+    batch_size: Annotated[int, Range(1), Help("how many at once")] = 5
+
+
+def test_a_batch_size_reaches_the_inspector_and_the_subject(monkeypatch, network):
+    cnnviz.inspect(network, "loner", batch_size=3)
+    assert subject().batch_size == 3
+    registry = get_registry()
+    monkeypatch.setattr(registry, "inspector_class", lambda name: Batcher)
+    assert make_inspector("loner", "auto", {}, 3) == Batcher(3)
+    assert make_inspector("loner", "auto", {}) == Batcher(5)
