@@ -61,6 +61,9 @@ class Maps:
     terms : callable or None
         Gives the terms (N, ...grid, K) of which `raw` is the sum over the last axis, for methods
         that weight K feature maps; made only when asked for.
+    notes : tuple of str
+        What a reader of the maps must know, a line each: such as an operation that the method
+        could only pass by makeshift.
     """
 
     raw: Array
@@ -70,6 +73,7 @@ class Maps:
     presentation: Presentation = Presentation()
     extras: Mapping[str, Any] = field(default_factory=dict)
     terms: Callable[[], Array] | None = field(default=None, repr=False, compare=False)
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if np.ndim(self.raw) not in (2, 3, 4, 5):
@@ -79,6 +83,7 @@ class Maps:
                 "report it to the explainer's author",
             )
         object.__setattr__(self, "targets", tuple(self.targets))
+        object.__setattr__(self, "notes", tuple(self.notes))
         object.__setattr__(self, "extras", MappingProxyType(dict(self.extras)))
 
 

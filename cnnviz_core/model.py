@@ -177,11 +177,15 @@ class Pullback:
         The values at ``of``, at every node in ``wrt`` but the inputs, and at `LOGITS` and `OUTPUT`.
     gradients : mapping of str to ndarray
         For every node in ``wrt``, the gradient of ``sum(cotangent * value at of)``, of that node's
-        shape.
+        shape; under a rule of relevance, the node's relevance.
+    unruled : tuple of str
+        The operations on the way for which a rule that marks them has no step, so that they passed
+        the gradient by their own derivative.
     """
 
     values: Mapping[str, Array]
     gradients: Mapping[str, Array]
+    unruled: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "values", MappingProxyType(dict(self.values)))
@@ -333,7 +337,8 @@ class Model(Protocol):
         wrt : sequence of str
             The nodes with respect to which it is differentiated.
         rule : BackwardRule
-            How the gradient passes certain operations.
+            How the gradient, or relevance, passes certain operations.  Under a rule of relevance
+            the cotangent is the relevance of the values at `of`.
 
         Returns
         -------
@@ -346,7 +351,8 @@ class Model(Protocol):
         UnknownLayerError
             If a node is not in `layers`, or `of` does not depend on a node in `wrt`.
         RuleError
-            If the rule would change nothing between `of` and the nodes in `wrt`.
+            If the rule would change nothing between `of` and the nodes in `wrt`, has a step that
+            does not fit its kind of operation, or refuses an operation for which it has none.
         """
         ...
 

@@ -19,7 +19,8 @@ from typing import Any, Final
 import tensorflow as tf
 
 from cnnviz_core.errors import RuleError
-from cnnviz_core.rules import BackwardRule, ReluStep
+from cnnviz_core.rules import BackwardRule
+from cnnviz_core.steps import ReluStep
 
 __all__ = [
     "OVERRIDES",

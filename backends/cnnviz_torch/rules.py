@@ -14,7 +14,8 @@ import torch
 from torch.autograd.function import BackwardCFunction
 
 from cnnviz_core.errors import RuleError
-from cnnviz_core.rules import BackwardRule, ReluStep
+from cnnviz_core.rules import BackwardRule
+from cnnviz_core.steps import ReluStep
 from cnnviz_torch.graph import Node
 
 __all__ = ["KINDS", "apply_rule", "check_rule"]

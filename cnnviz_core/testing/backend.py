@@ -36,7 +36,8 @@ from cnnviz_core.model import (
     input_node,
 )
 from cnnviz_core.netspec import NetSpec
-from cnnviz_core.rules import DECONVNET, GUIDED, STANDARD, BackwardRule, ReluStep
+from cnnviz_core.rules import DECONVNET, GUIDED, STANDARD, BackwardRule
+from cnnviz_core.steps import ReluStep
 from cnnviz_core.testing.fields import FieldConformance
 from cnnviz_core.testing.nets import NETS, random_input
 from cnnviz_core.testing.reference import ReferenceModel

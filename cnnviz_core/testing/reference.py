@@ -8,7 +8,7 @@ from types import MappingProxyType
 import numpy as np
 
 from cnnviz_core.checks import check_cotangent, check_direction, check_inputs, check_replacement
-from cnnviz_core.errors import RuleError, UnknownLayerError
+from cnnviz_core.errors import UnknownLayerError
 from cnnviz_core.layers import check_nodes, find_layer, is_special
 from cnnviz_core.model import (
     INPUT,
@@ -25,13 +25,24 @@ from cnnviz_core.model import (
     Trace,
 )
 from cnnviz_core.netspec import KINDS, NetSpec, Op
-from cnnviz_core.rules import STANDARD, BackwardRule, ReluStep
+from cnnviz_core.rules import (
+    RULE_KINDS,
+    STANDARD,
+    BackwardRule,
+    check_steps,
+    without_effect,
+    without_step,
+)
 from cnnviz_core.spatial import Geometry
+from cnnviz_core.steps import Step
 from cnnviz_core.testing.geometry import geometry_of
 from cnnviz_core.testing.operations import OPERATIONS
+from cnnviz_core.testing.relevance import KIND_OF, PLACING, Linear, folded, take_step
 from cnnviz_core.testing.tangents import backward_moved, forward_moved
 
 __all__ = ["ReferenceModel"]
+
+_WEIGHTED = ("conv", "linear")
 
 
 class ReferenceModel:
@@ -47,7 +58,8 @@ class ReferenceModel:
 
     framework = "numpy"
     capabilities = frozenset(
-        {"capture", "replace", "gradient", "curvature", "geometry", "parameters", "rule:relu"}
+        {"capture", "replace", "gradient", "curvature", "geometry", "parameters"}
+        | {f"rule:{kind}" for kind in RULE_KINDS}
     )
 
     def __init__(self, net: NetSpec, dtype: str = "float32") -> None:
@@ -140,35 +152,32 @@ class ReferenceModel:
     ) -> Pullback:
         """Compute a vector-Jacobian product; see `Model.pullback`."""
         check_nodes(self.layers, [of, *wrt])
+        check_steps(rule)
         values = self._run(x, {})
         top = values[self._value_name(of)]
         given = cotangent(top) if callable(cotangent) else cotangent
         gradients = {self._value_name(of): check_cotangent(given, top, of)}
         wanted = {node: self._value_name(node) for node in wrt}
-        above = self._depends_on(set(wanted.values()))
         for node in wrt:
             self._check_way(of, node)
-        matched = dict.fromkeys(rule.steps, 0)
-        for op in reversed(self._net.ops):
-            if op.name not in gradients or op.name not in above:
-                continue
-            g = gradients[op.name]
-            inputs = [values[name] for name in op.inputs]
-            step = rule.steps.get(KINDS[op.kind])
-            if step is not None and any(name in above for name in op.inputs):
-                matched[KINDS[op.kind]] += 1
-            for name, part in zip(
-                op.inputs, self._step(op, g, inputs, values[op.name], step), strict=True
-            ):
+        between = f"between {of!r} and {', '.join(map(repr, wrt))}"
+        ops = self._way(self._value_name(of), set(wanted.values()))
+        steps = self._steps(rule, ops, between)
+        norms = self._folded(ops) if rule.conserves else {}
+        for op in ops:
+            if op in norms.values():
+                parts: Sequence[Array] = [gradients[op.name]]
+            else:
+                norm = norms.get(op.name)
+                operation = Linear(
+                    op,
+                    [values[name] for name in op.inputs],
+                    values[norm.name if norm else op.name],
+                    self._weights(op, norm),
+                )
+                parts = take_step(steps[op.name], operation, gradients[op.name], rule)
+            for name, part in zip(op.inputs, parts, strict=True):
                 gradients[name] = gradients[name] + part if name in gradients else part
-        missed = [kind for kind, n in matched.items() if n == 0]
-        if missed:
-            raise RuleError(
-                f"the rule {rule.name!r} would change nothing: there is no {missed[0]} between "
-                f"{of!r} and {', '.join(map(repr, wrt))}",
-                f"a network with {missed[0]} on the way",
-                "use the plain gradient (saliency), or a node before such a layer",
-            )
         kept = {n: values[self._value_name(n)] for n in (of, LOGITS, OUTPUT, *wrt)}
         return Pullback(
             {node: value for node, value in kept.items() if not node.startswith(INPUT)},
@@ -176,6 +185,7 @@ class ReferenceModel:
                 node: gradients.get(name, np.zeros_like(values[name]))
                 for node, name in wanted.items()
             },
+            tuple(op.name for op in ops if self._is_unruled(rule, op, steps[op.name])),
         )
 
     def curvature(
@@ -246,17 +256,61 @@ class ReferenceModel:
                 "choose an earlier layer",
             )
 
-    def _step(
-        self, op: Op, g: Array, inputs: list[Array], value: Array, step: ReluStep | None
-    ) -> list[Array]:
-        """Take one operation's backward step: its own derivative, or the rule's."""
-        if step is None or step.gate:
-            parts = OPERATIONS[op.kind].backward(g, inputs, value, self._arrays[op.layer], op.attrs)
-        else:
-            parts = [g]
-        if step is not None and step.rectify:
-            parts = [np.maximum(part, 0) for part in parts]
-        return parts
+    def _way(self, top: str, ends: set[str]) -> list[Op]:
+        """Give the operations between a value and others that it depends on, from the top down."""
+        above = self._depends_on(ends)
+        reached, ops = {top}, []
+        for op in reversed(self._net.ops):
+            if op.name in reached and any(name in above for name in op.inputs):
+                ops.append(op)
+                reached.update(op.inputs)
+        return ops
+
+    def _steps(self, rule: BackwardRule, ops: Sequence[Op], between: str) -> dict[str, Step | None]:
+        """Give the step to take at each operation, and check that the rule has what it needs."""
+        linear = {op.name for op in self._net.ops if KIND_OF.get(op.kind) in _WEIGHTED}
+        behind = self._depends_on(linear)
+        on_the_way = [op for op in ops if op.name in linear]
+        steps = {}
+        for op in ops:
+            kind = KIND_OF.get(op.kind)
+            first = not any(name in behind for name in op.inputs)
+            above = self._depends_on({op.name}) - {op.name}
+            last = not any(other.name in above for other in on_the_way)
+            weighted = kind in _WEIGHTED
+            steps[op.name] = rule.step(kind, first=weighted and first, last=weighted and last)
+        unruled = [op for op in ops if self._is_unruled(rule, op, steps[op.name])]
+        if unruled and rule.unknown == "refuse":
+            raise without_step(rule, [f"{op.kind} {op.name!r}" for op in unruled], between)
+        if rule.needs and not any(steps.values()):
+            raise without_effect(rule, between)
+        return steps
+
+    def _is_unruled(self, rule: BackwardRule, op: Op, step: Step | None) -> bool:
+        """Tell whether an operation is one for which a rule lacks a step."""
+        return step is None and op.kind not in PLACING and rule.unknown != "differentiate"
+
+    def _folded(self, ops: Sequence[Op]) -> dict[str, Op]:
+        """Give the batch normalisation that is folded into a layer, for every such layer."""
+        norms = {}
+        for norm in ops:
+            takers = [op for op in ops if norm.inputs[0] in op.inputs]
+            layer = next((op for op in ops if op.name == norm.inputs[0]), None)
+            if (
+                norm.kind == "batchnorm"
+                and takers == [norm]
+                and layer is not None
+                and KIND_OF.get(layer.kind) in _WEIGHTED
+            ):
+                norms[layer.name] = norm
+        return norms
+
+    def _weights(self, op: Op, norm: Op | None) -> Mapping[str, Array]:
+        """Give an operation's arrays, with a batch normalisation folded in."""
+        arrays = self._arrays[op.layer]
+        if norm is None:
+            return arrays
+        return folded(arrays, self._arrays[norm.layer], norm.attrs["epsilon"])
 
     def _depends_on(self, names: set[str]) -> set[str]:
         """Give the results that depend on one of these, and these themselves."""

@@ -7,7 +7,8 @@ import pytest
 
 from cnnviz_core.errors import ModelSourceError, ParameterError
 from cnnviz_core.netspec import NetSpec, Op
-from cnnviz_core.rules import DECONVNET, GUIDED, STANDARD, BackwardRule, ReluStep
+from cnnviz_core.rules import DECONVNET, GUIDED, STANDARD, BackwardRule
+from cnnviz_core.steps import ReluStep
 from cnnviz_core.testing.nets import NETS, random_input
 from cnnviz_core.testing.reference import ReferenceModel
 

@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from cnnviz_core.errors import RuleError
 from cnnviz_core.model import INPUT, LOGITS
-from cnnviz_core.rules import DECONVNET, GUIDED, STANDARD, BackwardRule, ReluStep
+from cnnviz_core.rules import DECONVNET, GUIDED, STANDARD, BackwardRule
+from cnnviz_core.steps import ReluStep
 from cnnviz_tf import rules
 from cnnviz_tf.model import wrap
 

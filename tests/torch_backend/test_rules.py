@@ -10,7 +10,8 @@ from torch import nn
 
 from cnnviz_core.errors import RuleError
 from cnnviz_core.model import INPUT
-from cnnviz_core.rules import DECONVNET, GUIDED, BackwardRule, ReluStep
+from cnnviz_core.rules import DECONVNET, GUIDED, BackwardRule
+from cnnviz_core.steps import ReluStep
 from cnnviz_torch.model import wrap
 from support.torch_nets import Residual, Vgg, native, picture, seeded
 

@@ -13,7 +13,8 @@ from cnnviz_core.errors import RuleError
 from cnnviz_core.model import Array, LayerInfo, Model
 from cnnviz_core.pixels import PixelSpace, as_pixels
 from cnnviz_core.progress import advance
-from cnnviz_core.rules import STANDARD, BackwardRule, ReluStep
+from cnnviz_core.rules import STANDARD, BackwardRule
+from cnnviz_core.steps import ReluStep
 from cnnviz_features.synthesis.objectives import Coupling, Objective, Pulled, pull
 from cnnviz_features.synthesis.parameterisation import Parameterisation
 from cnnviz_features.synthesis.priors import Prior
