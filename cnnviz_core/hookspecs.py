@@ -11,9 +11,16 @@ from typing import Final
 
 import pluggy
 
-from cnnviz_core.specs import BackendSpec, ExplainerSpec, InspectorSpec
+from cnnviz_core.specs import BackendSpec, ExplainerSpec, InspectorSpec, RuleSpec
 
-__all__ = ["GROUP", "cnnviz_backends", "cnnviz_explainers", "cnnviz_inspectors", "hookimpl"]
+__all__ = [
+    "GROUP",
+    "cnnviz_backends",
+    "cnnviz_explainers",
+    "cnnviz_inspectors",
+    "cnnviz_rules",
+    "hookimpl",
+]
 
 GROUP: Final = "cnnviz"
 """The entry-point group, and the name of the pluggy project."""
@@ -37,3 +44,8 @@ def cnnviz_inspectors() -> Iterable[InspectorSpec]:  # type: ignore[empty-body]
 @_hookspec
 def cnnviz_backends() -> Iterable[BackendSpec]:  # type: ignore[empty-body]
     """Announce backends."""
+
+
+@_hookspec
+def cnnviz_rules() -> Iterable[RuleSpec]:  # type: ignore[empty-body]
+    """Announce rules of relevance."""

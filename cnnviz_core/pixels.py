@@ -97,6 +97,24 @@ class PixelSpace:
         """How many colours there are: 3 of coloured pictures, 1 of grey ones."""
         return len(self.matrix)
 
+    def bounds(self) -> tuple[Array, Array]:
+        """Give the least and the greatest input values that a picture can have.
+
+        Returns
+        -------
+        low, high : ndarray (C,) of float64
+            Of each channel, over all colours in [0, 1].
+
+        Examples
+        --------
+        >>> low, high = PixelSpace.of(Preprocessing(mean=(0.5,), std=(0.25,))).bounds()
+        >>> low.tolist(), high.tolist()
+        ([-2.0, -2.0, -2.0], [2.0, 2.0, 2.0])
+        """
+        low: Array = self.offset + np.minimum(self.matrix, 0).sum(0)
+        high: Array = self.offset + np.maximum(self.matrix, 0).sum(0)
+        return low, high
+
     def to_input(self, colours: Array) -> Array:
         """Make input values of colours.
 

@@ -1,4 +1,4 @@
-"""Finding explainers, inspectors and backends among the installed plugins.
+"""Finding explainers, inspectors, backends and rules of relevance among the installed plugins.
 
 pluggy loads entry points without isolation: one that raises stops all.  So the loop is ours: each
 entry point is loaded by itself, and one that fails is taken out, remembered and reported.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import inspect
 import os
 import re
 import traceback
@@ -22,17 +23,20 @@ import pluggy
 
 from cnnviz_core import hookspecs
 from cnnviz_core.errors import (
+    CnnvizError,
     MissingBackendError,
     ParameterError,
     PluginError,
     UnknownMethodError,
     UnsupportedModelError,
+    near,
 )
 from cnnviz_core.naming import Named, normal
 from cnnviz_core.parameters import Parameter, build, parameters_of, parse
-from cnnviz_core.specs import API, BackendSpec, ExplainerSpec, InspectorSpec
+from cnnviz_core.rules import BackwardRule, check_steps
+from cnnviz_core.specs import API, BackendSpec, ExplainerSpec, InspectorSpec, RuleSpec
 
-Record = TypeVar("Record", ExplainerSpec, InspectorSpec, BackendSpec)
+Record = TypeVar("Record", ExplainerSpec, InspectorSpec, BackendSpec, RuleSpec)
 
 __all__ = [
     "PluginFailure",
@@ -85,7 +89,7 @@ class PluginInfo:
         Which distribution it came with.
     entry_point : str
         The entry point's name.
-    explainers, backends, inspectors : tuple of str
+    explainers, backends, inspectors, rules : tuple of str
         The names it announced.
     """
 
@@ -95,6 +99,7 @@ class PluginInfo:
     explainers: tuple[str, ...]
     backends: tuple[str, ...]
     inspectors: tuple[str, ...] = ()
+    rules: tuple[str, ...] = ()
 
 
 def import_string(target: str) -> Any:
@@ -132,7 +137,7 @@ def installed(package: str) -> bool:
 
 
 class Registry:
-    """The explainers, inspectors and backends of all installed plugins.
+    """The explainers, inspectors, backends and rules of relevance of all installed plugins.
 
     Parameters
     ----------
@@ -147,6 +152,8 @@ class Registry:
         By name, in the order in which they were announced.
     backends : mapping of str to BackendSpec
         By name.
+    rules : mapping of str to RuleSpec
+        By name, in the order in which they were announced.
     plugins : tuple of PluginInfo
     failures : list of PluginFailure
     """
@@ -158,6 +165,7 @@ class Registry:
         self._explainers: Named[ExplainerSpec] = Named("method", "cnnviz methods")
         self._inspectors: Named[InspectorSpec] = Named("inspector", "cnnviz inspectors")
         self._backends: Named[BackendSpec] = Named("backend", "cnnviz doctor")
+        self._rules: Named[RuleSpec] = Named("rule", "cnnviz methods lrp")
         plugins = []
         for point in entry_points(group=hookspecs.GROUP) if points is None else points:
             info = self._load(point)
@@ -167,6 +175,7 @@ class Registry:
         self.explainers: Mapping[str, ExplainerSpec] = dict(sorted(self._explainers.all().items()))
         self.inspectors: Mapping[str, InspectorSpec] = self._inspectors.all()
         self.backends: Mapping[str, BackendSpec] = self._backends.all()
+        self.rules: Mapping[str, RuleSpec] = self._rules.all()
 
     def _load(self, point: EntryPoint) -> PluginInfo | None:
         """Load one entry point; on failure remember it and leave no trace of the plugin."""
@@ -182,6 +191,7 @@ class Registry:
             explainers = _announced(self._manager, module, "cnnviz_explainers", ExplainerSpec)
             inspectors = _announced(self._manager, module, "cnnviz_inspectors", InspectorSpec)
             backends = _announced(self._manager, module, "cnnviz_backends", BackendSpec)
+            rules = _announced(self._manager, module, "cnnviz_rules", RuleSpec)
         except Exception as error:
             if self._manager.has_plugin(name):
                 self._manager.unregister(name=name)
@@ -203,6 +213,8 @@ class Registry:
             self._inspectors.claim(distribution, inspector)
         for backend in backends:
             self._backends.claim(distribution, backend)
+        for rule in rules:
+            self._rules.claim(distribution, rule)
         return PluginInfo(
             distribution,
             version,
@@ -210,6 +222,7 @@ class Registry:
             tuple(e.name for e in explainers),
             tuple(b.name for b in backends),
             tuple(i.name for i in inspectors),
+            tuple(r.name for r in rules),
         )
 
     def _fail(self, failure: PluginFailure, error: Exception) -> None:
@@ -255,6 +268,10 @@ class Registry:
         """Find an inspector's record; see `spec`."""
         return self._find(self._inspectors, name)
 
+    def rule_spec(self, name: str) -> RuleSpec:
+        """Find the record of a rule of relevance; see `spec`."""
+        return self._find(self._rules, name)
+
     def _find(self, named: Named[Any], name: str) -> Any:
         """Find a record; say so if it is missing since its plugin failed."""
         try:
@@ -287,11 +304,13 @@ class Registry:
         PluginError
             If its module raises when imported.
         """
-        return _imported(self.spec(name))
+        cls: type = _imported(self.spec(name))
+        return cls
 
     def inspector_class(self, name: str) -> type:
         """Import an inspector's class; see `explainer_class`."""
-        return _imported(self.inspector_spec(name))
+        cls: type = _imported(self.inspector_spec(name))
+        return cls
 
     def explainer(self, name: str, **params: Any) -> Any:
         """Make an explainer.
@@ -334,6 +353,47 @@ class Registry:
             If a parameter is unknown or out of its range.
         """
         return build(self.inspector_class(name), params, method=self.inspector_spec(name).name)
+
+    def rule(self, name: str, **options: Any) -> BackwardRule:
+        """Make a rule of relevance.
+
+        Parameters
+        ----------
+        name : str
+            The rule's name.
+        **options
+            What the function that makes it takes; one that is None keeps the function's own
+            default.
+
+        Returns
+        -------
+        BackwardRule
+            It may still lack `BackwardRule.bounds`.
+
+        Raises
+        ------
+        UnknownMethodError
+            If there is no such rule; the message lists names near it.
+        ConflictError
+            If two plugins claim the name.
+        ParameterError
+            If the rule has no such option, or an option is out of its range.
+        RuleError
+            If it has a step that does not fit its kind of operation.
+        PluginError
+            If its module raises when imported, or what it announces makes no rule.
+        """
+        spec = self.rule_spec(name)
+        rule = _made(spec, {k: v for k, v in options.items() if v is not None})
+        if not isinstance(rule, BackwardRule):
+            raise PluginError(
+                f"the rule {spec.name!r} of {spec.target!r} is a {type(rule).__name__}",
+                "a BackwardRule, or a function that returns one",
+                "repair or uninstall the plugin that announces it",
+            )
+        lacks_bounds = rule.needs_bounds and rule.bounds is None
+        check_steps(rule.bounded([0], [1]) if lacks_bounds else rule)
+        return rule
 
     def configured(self, text: str, **shared: Any) -> Any:
         """Make an explainer of a method's name with its parameters, as in a wrapper's ``of``.
@@ -457,19 +517,57 @@ class Registry:
         )
 
 
-def _imported(spec: ExplainerSpec | InspectorSpec) -> type:
+_NOUNS: Final = {ExplainerSpec: "method", InspectorSpec: "inspector", RuleSpec: "rule"}
+"""What a record announces, for messages."""
+
+
+def _imported(spec: ExplainerSpec | InspectorSpec | RuleSpec) -> Any:
     """Import what a record announces."""
     try:
-        announced: type = import_string(spec.target)
+        return import_string(spec.target)
     except Exception as error:
-        what = "inspector" if isinstance(spec, InspectorSpec) else "method"
         raise PluginError(
-            f"the {what} {spec.name!r} could not be imported from {spec.target!r} "
+            f"the {_NOUNS[type(spec)]} {spec.name!r} could not be imported from {spec.target!r} "
             f"({type(error).__name__}: {error})",
             "a module that can be imported",
             "repair or uninstall the plugin that announces it",
         ) from error
-    return announced
+
+
+def _made(spec: RuleSpec, options: Mapping[str, Any]) -> Any:
+    """Give the rule that a record announces, or have its function make it with options."""
+    announced = _imported(spec)
+    known = _options(announced)
+    for name in options:
+        if name not in known:
+            alike = near(name, known)
+            raise ParameterError(
+                f"the rule {spec.name!r} has no option {name!r}",
+                f"one of {', '.join(known)}" if known else "no option at all",
+                f"perhaps {alike[0]!r} was meant" if alike else "leave it out",
+            )
+    if not callable(announced):
+        return announced
+    try:
+        return announced(**options)
+    except CnnvizError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"the rule {spec.name!r} of {spec.target!r} could not be made "
+            f"({type(error).__name__}: {error})",
+            "a function whose arguments all have defaults, and that returns a BackwardRule",
+            "repair or uninstall the plugin that announces it",
+        ) from error
+
+
+def _options(announced: object) -> list[str]:
+    """Give the names of what a function takes by name; none of what is no function."""
+    if not callable(announced):
+        return []
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    parameters = inspect.signature(announced).parameters.values()
+    return [parameter.name for parameter in parameters if parameter.kind in by_name]
 
 
 def _announced(
@@ -481,7 +579,7 @@ def _announced(
     specs = [spec for announced in given for spec in announced]
     for spec in specs:
         if not isinstance(spec, record):
-            raise TypeError(f"{hook} gave a {type(spec).__name__}, not an {record.__name__}")
+            raise TypeError(f"{hook} gave a {type(spec).__name__}, not {record.__name__}")
         if spec.api != API:
             raise TypeError(f"{spec.name!r} was written for API {spec.api}; this is API {API}")
     return specs

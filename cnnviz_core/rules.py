@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias, get_args
 
 from cnnviz_core.errors import RuleError
 from cnnviz_core.steps import (
@@ -37,6 +37,9 @@ __all__ = [
     "without_effect",
     "without_step",
 ]
+
+Unknown: TypeAlias = Literal["differentiate", "refuse", "mark"]
+"""What a rule does at an operation for which it has no step."""
 
 RULE_KINDS: Final[Mapping[str, tuple[type, ...]]] = MappingProxyType(
     {
@@ -118,7 +121,7 @@ class BackwardRule:
     steps: Mapping[str, Step] = field(default_factory=dict)
     first: Mapping[str, Step] = field(default_factory=dict)
     last: Mapping[str, Step] = field(default_factory=dict)
-    unknown: Literal["differentiate", "refuse", "mark"] = "differentiate"
+    unknown: Unknown = "differentiate"
     bounds: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
     def __post_init__(self) -> None:
@@ -128,6 +131,11 @@ class BackwardRule:
     def __hash__(self) -> int:
         steps = (frozenset(steps.items()) for steps in (self.steps, self.first, self.last))
         return hash((self.name, *steps, self.unknown, self.bounds))
+
+    def __reduce__(self) -> tuple[type[BackwardRule], tuple[object, ...]]:
+        # A mapping proxy cannot be pickled.
+        steps = (dict(steps) for steps in (self.steps, self.first, self.last))
+        return BackwardRule, (self.name, *steps, self.unknown, self.bounds)
 
     @property
     def needs(self) -> frozenset[str]:
@@ -288,7 +296,8 @@ def check_steps(rule: BackwardRule) -> None:
     Raises
     ------
     RuleError
-        If a kind is unknown, a step does not fit its kind, or bounds are missing.
+        If a kind is unknown, a step does not fit its kind, `unknown` is misspelt, or bounds are
+        missing.
     """
     for place, steps in (("steps", rule.steps), ("first", rule.first), ("last", rule.last)):
         kinds = list(RULE_KINDS) if place == "steps" else ["conv", "linear"]
@@ -305,6 +314,12 @@ def check_steps(rule: BackwardRule) -> None:
                     f"a {' or '.join(cls.__name__ for cls in RULE_KINDS[kind])} there",
                     "see cnnviz_core.steps for what each of them does",
                 )
+    if rule.unknown not in get_args(Unknown):
+        raise RuleError(
+            f"the rule {rule.name!r} has unknown={rule.unknown!r}",
+            f"one of {', '.join(map(repr, get_args(Unknown)))}",
+            "say what to do at an operation without a step",
+        )
     if rule.needs_bounds and rule.bounds is None:
         raise RuleError(
             f"the rule {rule.name!r} needs the least and the greatest value of the input",
@@ -357,7 +372,7 @@ def without_step(rule: BackwardRule, operations: Sequence[str], between: str) ->
         f"the rule {rule.name!r} has no step for {', '.join(named[:3])}{more} {between}",
         f"operations of the kinds {', '.join(rule.steps)}",
         "choose a layer behind them, explain the score before the softmax, or have the gradient "
-        "pass there (unknown='mark'), which the result then says",
+        "pass there, which the result then says: unknown='gradient' of a method, 'mark' of a rule",
     )
 
 

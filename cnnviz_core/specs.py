@@ -1,4 +1,4 @@
-"""The records by which plugins announce explainers, inspectors and backends.
+"""The records by which plugins announce explainers, inspectors, backends and rules of relevance.
 
 A record holds names and import strings (``"package.module:attribute"``) only, so that listing what
 there is imports nothing heavy.
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Literal, TypeAlias
 
-__all__ = ["API", "BackendSpec", "ExplainerSpec", "InspectorSpec", "Shown"]
+__all__ = ["API", "BackendSpec", "ExplainerSpec", "InspectorSpec", "RuleSpec", "Shown"]
 
 API: Final = 1
 """The version of the contract between plugins and the core."""
@@ -130,7 +130,8 @@ class BackendSpec:
     extra : str
         The extra of the distribution that installs the framework.
     build : str or None
-        Import string of ``build(netspec) -> native``.
+        Import string of ``build(netspec, *, dtype="float32") -> native``; the type is "float32" or
+        "float64".
     path_of : str or None
         Import string of ``path_of(native, layer) -> str or None``: where in a network a layer given
         as an object is, as `cnnviz_core.model.LayerInfo.path` has it; None where it is no layer of
@@ -154,3 +155,32 @@ class BackendSpec:
     def __post_init__(self) -> None:
         object.__setattr__(self, "sources", MappingProxyType(dict(self.sources)))
         object.__setattr__(self, "suffixes", MappingProxyType(dict(self.suffixes)))
+
+
+@dataclass(frozen=True)
+class RuleSpec:
+    """A rule of relevance, announced.
+
+    Attributes
+    ----------
+    name : str
+        What people call it, lower case with hyphens: "epsilon-plus".
+    target : str
+        Import string of a `cnnviz_core.rules.BackwardRule`, or of a function whose arguments all
+        have defaults and that returns one: "cnnviz_relevance.composites:epsilon_plus".
+    summary : str
+        One line for listings.
+    references : tuple of str
+        Papers: authors, title, venue and year.
+    aliases : tuple of str
+        Other names under which people look for it.
+    api : int
+        The contract's version that it was written for.
+    """
+
+    name: str
+    target: str
+    summary: str
+    references: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    api: int = API

@@ -196,6 +196,9 @@ class Share:
     factor: float = 1.0
     where: Literal["everywhere", "positive", "negative"] = "everywhere"
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "terms", tuple(self.terms))
+
 
 @dataclass(frozen=True)
 class LinearStep:

@@ -38,6 +38,8 @@ from cnnviz_core.model import (
 from cnnviz_core.netspec import NetSpec
 from cnnviz_core.rules import DECONVNET, GUIDED, STANDARD, BackwardRule
 from cnnviz_core.steps import ReluStep
+from cnnviz_core.testing.backend_relevance import RelevanceConformance
+from cnnviz_core.testing.comparing import assert_close
 from cnnviz_core.testing.fields import FieldConformance
 from cnnviz_core.testing.nets import NETS, random_input
 from cnnviz_core.testing.reference import ReferenceModel
@@ -55,46 +57,15 @@ _HEADS = ("softmax", "sigmoid")
 KINDS = {"conv", "linear", "relu", "pool", "norm"}
 
 
-def assert_close(actual: Array, expected: Array, rtol: float, what: str = "") -> None:
-    """Compare two arrays, relative to the largest magnitude of the expected one.
-
-    Parameters
-    ----------
-    actual, expected : ndarray
-        Of one shape.
-    rtol : float
-        The largest difference allowed, as a fraction of ``max |expected|``.
-    what : str
-        What is compared, for the message.
-
-    Raises
-    ------
-    AssertionError
-        If the shapes differ, or a value differs by more.
-    """
-    assert np.shape(actual) == np.shape(expected), (
-        f"{what}: shape {np.shape(actual)}, expected {np.shape(expected)}"
-    )
-    scale = float(np.max(np.abs(expected))) if np.size(expected) else 0.0
-    error = (
-        float(np.max(np.abs(np.asarray(actual, np.float64) - expected)))
-        if scale
-        else float(np.max(np.abs(actual), initial=0))
-    )
-    assert error <= rtol * (scale or 1.0), (
-        f"{what}: differs by {error:.3g}, that is {error / (scale or 1):.3g} of the largest value; "
-        f"{rtol:.3g} is allowed"
-    )
-
-
-class BackendConformance(FieldConformance):
+class BackendConformance(FieldConformance, RelevanceConformance):
     """What every backend must do.
 
     Attributes
     ----------
     capabilities : frozenset of str
         What the backend offers for networks of its own; tests of anything else are left out.
-        "curvature" and "geometry" are optional, and tested wherever a model offers them.
+        "curvature", "geometry" and rules of relevance ("rule:conv", ...) are optional, and tested
+        wherever a model offers them.
     rtol : float
         The largest difference from the reference, as a fraction of the largest value.
     """

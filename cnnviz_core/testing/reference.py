@@ -162,18 +162,19 @@ class ReferenceModel:
             self._check_way(of, node)
         between = f"between {of!r} and {', '.join(map(repr, wrt))}"
         ops = self._way(self._value_name(of), set(wanted.values()))
-        steps = self._steps(rule, ops, between)
         norms = self._folded(ops) if rule.conserves else {}
+        gone = {norm.name for chain in norms.values() for norm in chain}
+        steps = self._steps(rule, [op for op in ops if op.name not in gone], between)
         for op in ops:
-            if op in norms.values():
+            if op.name in gone:
                 parts: Sequence[Array] = [gradients[op.name]]
             else:
-                norm = norms.get(op.name)
+                chain = norms.get(op.name, [])
                 operation = Linear(
                     op,
                     [values[name] for name in op.inputs],
-                    values[norm.name if norm else op.name],
-                    self._weights(op, norm),
+                    values[[op, *chain][-1].name],
+                    self._weights(op, chain),
                 )
                 parts = take_step(steps[op.name], operation, gradients[op.name], rule)
             for name, part in zip(op.inputs, parts, strict=True):
@@ -185,7 +186,7 @@ class ReferenceModel:
                 node: gradients.get(name, np.zeros_like(values[name]))
                 for node, name in wanted.items()
             },
-            tuple(op.name for op in ops if self._is_unruled(rule, op, steps[op.name])),
+            tuple(op.name for op in ops if self._is_unruled(rule, op, steps)),
         )
 
     def curvature(
@@ -271,7 +272,7 @@ class ReferenceModel:
         linear = {op.name for op in self._net.ops if KIND_OF.get(op.kind) in _WEIGHTED}
         behind = self._depends_on(linear)
         on_the_way = [op for op in ops if op.name in linear]
-        steps = {}
+        steps: dict[str, Step | None] = {}
         for op in ops:
             kind = KIND_OF.get(op.kind)
             first = not any(name in behind for name in op.inputs)
@@ -279,38 +280,37 @@ class ReferenceModel:
             last = not any(other.name in above for other in on_the_way)
             weighted = kind in _WEIGHTED
             steps[op.name] = rule.step(kind, first=weighted and first, last=weighted and last)
-        unruled = [op for op in ops if self._is_unruled(rule, op, steps[op.name])]
+        unruled = [op for op in ops if self._is_unruled(rule, op, steps)]
         if unruled and rule.unknown == "refuse":
             raise without_step(rule, [f"{op.kind} {op.name!r}" for op in unruled], between)
         if rule.needs and not any(steps.values()):
             raise without_effect(rule, between)
         return steps
 
-    def _is_unruled(self, rule: BackwardRule, op: Op, step: Step | None) -> bool:
-        """Tell whether an operation is one for which a rule lacks a step."""
-        return step is None and op.kind not in PLACING and rule.unknown != "differentiate"
+    def _is_unruled(self, rule: BackwardRule, op: Op, steps: Mapping[str, Step | None]) -> bool:
+        """Tell whether an operation needs a step that a rule has not."""
+        needs = op.name in steps and op.kind not in PLACING
+        return needs and steps[op.name] is None and rule.unknown != "differentiate"
 
-    def _folded(self, ops: Sequence[Op]) -> dict[str, Op]:
-        """Give the batch normalisation that is folded into a layer, for every such layer."""
-        norms = {}
-        for norm in ops:
-            takers = [op for op in ops if norm.inputs[0] in op.inputs]
-            layer = next((op for op in ops if op.name == norm.inputs[0]), None)
-            if (
-                norm.kind == "batchnorm"
-                and takers == [norm]
-                and layer is not None
-                and KIND_OF.get(layer.kind) in _WEIGHTED
-            ):
-                norms[layer.name] = norm
-        return norms
+    def _folded(self, ops: Sequence[Op]) -> dict[str, list[Op]]:
+        """Give the batch normalisations that are folded into each layer, from the bottom up."""
+        chains: dict[str, list[Op]] = {}
+        # The way may end at the layer itself, inside the chain.
+        ends = {op.name: op.name for op in self._net.ops if KIND_OF.get(op.kind) in _WEIGHTED}
+        for norm in reversed(ops):
+            value = norm.inputs[0]
+            takers = [op for op in ops if value in op.inputs]
+            if norm.kind == "batchnorm" and value in ends and takers == [norm]:
+                ends[norm.name] = ends[value]
+                chains.setdefault(ends[value], []).append(norm)
+        return chains
 
-    def _weights(self, op: Op, norm: Op | None) -> Mapping[str, Array]:
-        """Give an operation's arrays, with a batch normalisation folded in."""
-        arrays = self._arrays[op.layer]
-        if norm is None:
-            return arrays
-        return folded(arrays, self._arrays[norm.layer], norm.attrs["epsilon"])
+    def _weights(self, op: Op, norms: Sequence[Op]) -> Mapping[str, Array]:
+        """Give an operation's arrays, with batch normalisations folded in."""
+        arrays: Mapping[str, Array] = self._arrays[op.layer]
+        for norm in norms:
+            arrays = folded(arrays, self._arrays[norm.layer], norm.attrs["epsilon"])
+        return arrays
 
     def _depends_on(self, names: set[str]) -> set[str]:
         """Give the results that depend on one of these, and these themselves."""

@@ -88,7 +88,9 @@ class Wrapper:
                 "a method's name, or its name and parameters in one pair of parentheses",
                 "leave the innermost method's parameters at their defaults",
             )
-        made: Any = get_registry().configured(self.of, layer=layer, batch_size=self.batch_size)
+        # "auto" leaves the layer to the method, whose own default may be another word.
+        where = {} if layer == AUTO else {"layer": layer}
+        made: Any = get_registry().configured(self.of, **where, batch_size=self.batch_size)
         inner: Explainer = made
         if layer != AUTO and not looks_at_a_layer(inner):
             raise ParameterError(

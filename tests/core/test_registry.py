@@ -14,13 +14,16 @@ from cnnviz_core.errors import (
     MissingBackendError,
     ParameterError,
     PluginError,
+    RuleError,
     UnknownMethodError,
     UnsupportedModelError,
 )
 from cnnviz_core.hookspecs import hookimpl
 from cnnviz_core.naming import folded
 from cnnviz_core.registry import Registry, get_registry, import_string, installed
-from cnnviz_core.specs import BackendSpec, ExplainerSpec
+from cnnviz_core.rules import BackwardRule, relevance_rule
+from cnnviz_core.specs import BackendSpec, ExplainerSpec, RuleSpec
+from cnnviz_core.steps import alpha_beta, epsilon, z_box, z_plus
 
 
 def explainer(name, target="cnnviz_cam.grad_cam:GradCAM", **kwargs):
@@ -38,15 +41,17 @@ class FakeDistribution:
 def plugin(monkeypatch):
     """Make an entry point of a distribution that announces what it is given."""
 
-    def make(dist, explainers=(), backends=(), hook=None):
+    def make(dist, explainers=(), backends=(), hook=None, rules=()):
         module = types.ModuleType(f"plugin_of_{dist}")
         if explainers:
             module.cnnviz_explainers = hookimpl(lambda: list(explainers))
         if backends:
             module.cnnviz_backends = hookimpl(lambda: list(backends))
+        if rules:
+            module.cnnviz_rules = hookimpl(lambda: list(rules))
         if hook:
             module.cnnviz_explainers = hookimpl(hook)
-        for attr in ("cnnviz_explainers", "cnnviz_backends"):
+        for attr in ("cnnviz_explainers", "cnnviz_backends", "cnnviz_rules"):
             if hasattr(module, attr):
                 getattr(module, attr).__name__ = attr
         monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -241,3 +246,106 @@ def test_a_method_with_its_parameters_in_one_text():
             registry.configured(wrong)
     with pytest.raises(UnknownMethodError):
         registry.configured("nothing(x=1)")
+
+
+def one_sided(alpha=2.0, *, stabiliser=0.5):
+    return relevance_rule("one-sided", alpha_beta(alpha, alpha - 1, stabiliser))
+
+
+@pytest.fixture
+def ruled(plugin, monkeypatch):
+    """Make a registry of one plugin that announces rules, by name and what they are."""
+
+    def make(**announced):
+        module = types.ModuleType("rules_for_test")
+        vars(module).update(announced)
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        specs = [RuleSpec(name, f"rules_for_test:{name}", "a rule") for name in announced]
+        return Registry([plugin("rules", rules=specs)])
+
+    return make
+
+
+def test_rules_are_found_in_the_order_in_which_they_are_announced(ruled):
+    rule = relevance_rule("b", z_plus())
+    registry = ruled(b=rule, a=one_sided)
+    assert list(registry.rules) == ["b", "a"]
+    assert registry.plugins[0].rules == ("b", "a")
+    assert registry.rule_spec("B").target == "rules_for_test:b"
+    assert registry.rule("b") is rule
+    assert registry.rule("a") == one_sided()
+
+
+def test_a_function_takes_the_options_that_it_names(ruled):
+    registry = ruled(a=one_sided, b=relevance_rule("b", z_plus()))
+    made = registry.rule("a", alpha=3, stabiliser=0.1)
+    assert made == one_sided(3, stabiliser=0.1)
+    assert registry.rule("a", alpha=None, gamma=None) == one_sided()
+    assert registry.rule("b", alpha=None) == registry.rule("b")
+    with pytest.raises(ParameterError, match="no option 'alhpa'") as caught:
+        registry.rule("a", alhpa=3)
+    assert caught.value.expected == "one of alpha, stabiliser"
+    assert "'alpha' was meant" in caught.value.remedy
+    with pytest.raises(ParameterError, match="no option at all"):
+        registry.rule("b", alpha=2)
+    with pytest.raises(ParameterError, match=r"alpha is 0\.5"):
+        registry.rule("a", alpha=0.5)
+
+
+def test_what_is_announced_must_be_a_rule_whose_steps_can_be_taken(ruled):
+    misplaced = BackwardRule("misplaced", {"relu": epsilon()})
+    functions = {"number": lambda: 3, "broken": lambda: 1 / 0, "needy": lambda x: x}
+    registry = ruled(text="epsilon", misplaced=misplaced, **functions)
+    for name, what in (("text", "a str"), ("number", "a int")):
+        with pytest.raises(PluginError, match=f" is {what}"):
+            registry.rule(name)
+    for name, why in (("broken", "ZeroDivisionError"), ("needy", "argument: 'x'")):
+        with pytest.raises(PluginError, match=why):
+            registry.rule(name)
+    with pytest.raises(RuleError, match="'relu'"):
+        registry.rule("misplaced")
+    absent = RuleSpec("absent", "no_such_module_anywhere:rule", "a rule")
+    registry._rules.claim("rules", absent)
+    with pytest.raises(PluginError, match="the rule 'absent' could not be imported"):
+        registry.rule("absent")
+
+
+def test_a_rule_that_lacks_bounds_is_made_without(ruled):
+    box = relevance_rule("box", epsilon(), first=z_box())
+    assert ruled(box=box).rule("box") is box
+    bad = BackwardRule("bad", {"conv": z_box(), "relu": epsilon()})
+    with pytest.raises(RuleError, match="'relu'"):
+        ruled(bad=bad).rule("bad")
+
+
+def test_unknown_rules_and_rules_of_two_plugins(plugin):
+    spec = RuleSpec("epsilon-plus", "m:rule", "a rule", aliases=("ep",))
+    registry = Registry(
+        [plugin("one", rules=[spec]), plugin("two", rules=[RuleSpec("z", "m:z", "")])]
+    )
+    assert registry.rule_spec("EpsilonPlus") is registry.rule_spec("ep") is spec
+    with pytest.raises(UnknownMethodError, match="no rule 'epsilon-pls'") as caught:
+        registry.rule("epsilon-pls")
+    assert "'epsilon-plus' was meant" in caught.value.remedy
+    both = Registry([plugin("one", rules=[spec]), plugin("two", rules=[spec])])
+    assert set(both.rules) == {"one:epsilon-plus", "two:epsilon-plus"}
+    with pytest.raises(ConflictError, match="one and two"):
+        both.rule("epsilon-plus")
+
+
+def test_a_plugin_whose_rules_break_the_contract_is_left_out(plugin):
+    points = [
+        plugin("odd", [explainer("mine")], rules=["epsilon"]),
+        plugin("fine", rules=[RuleSpec("z", "m:z", "")]),
+    ]
+    with pytest.warns(RuntimeWarning, match="a str, not RuleSpec"):
+        registry = Registry(points)
+    assert list(registry.rules) == ["z"]
+    assert not registry.explainers
+
+
+def test_every_announced_rule_can_be_made():
+    registry = get_registry()
+    for name in registry.rules:
+        rule = registry.rule(name)
+        assert rule.conserves, name

@@ -140,6 +140,8 @@ REFUSED = {
         for net in WITHOUT_RECTIFIERS
         for method in ("guided-backprop", "deconvnet", "guided-grad-cam")
     ),
+    ("tokens", "lrp"),
+    ("tokens", "deep-taylor"),
 }
 """Networks that a method refuses, on every backend alike."""
 

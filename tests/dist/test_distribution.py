@@ -23,6 +23,7 @@ PACKAGES = {
     "cnnviz_features",
     "cnnviz_gradient",
     "cnnviz_perturbation",
+    "cnnviz_relevance",
     "cnnviz_wrapper",
 }
 

@@ -8,25 +8,34 @@ import sys
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+import cnnviz
+from cnnviz.demo import network, scenes
+from cnnviz_core.model import INPUT
 from cnnviz_core.parameters import build, parameters_of
 from cnnviz_core.registry import get_registry, import_string
-from cnnviz_core.testing import inspectors
+from cnnviz_core.testing import inspectors, rules
 from cnnviz_core.testing.explainers import CHECKS
+from cnnviz_core.testing.nets import NETS
+from cnnviz_core.testing.reference import ReferenceModel
 
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-def blocks(page):
-    return re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), flags=re.S)
+def blocks(page, heading=""):
+    """Give a page's code, or only that from a heading on."""
+    text = (DOCS / page).read_text()
+    return re.findall(r"```python\n(.*?)```", text[text.index(heading) :], flags=re.S)
 
 
-def run(page, name):
+def run(page, name, heading=""):
     """Run a page's code, as the module that it names."""
     made = types.ModuleType(name)
     sys.modules[name] = made
-    for block in blocks(page):
+    for block in blocks(page, heading):
         exec(compile(block, page, "exec"), vars(made))
     yield made
     del sys.modules[name]
@@ -40,6 +49,11 @@ def module():
 @pytest.fixture(scope="module")
 def inspecting():
     yield from run("inspectors.md", "cnnviz_silence")
+
+
+@pytest.fixture(scope="module")
+def ruling():
+    yield from run("relevance.md", "cnnviz_magnitude", "## A rule of your own")
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda c: c.__name__)
@@ -62,6 +76,52 @@ def test_the_inspectors_page_announces_what_it_defines(inspecting):
     (spec,) = inspecting.cnnviz_inspectors()
     assert import_string(spec.target) is inspecting.Silence
     assert spec.needs == inspecting.Silence.needs
+
+
+@pytest.mark.parametrize("check", rules.CHECKS, ids=lambda c: c.__name__)
+def test_the_rule_of_the_page_passes_the_checks(ruling, check):
+    check(ruling.MAGNITUDE, rules.REFERENCE)
+
+
+def test_the_relevance_page_announces_what_it_defines(ruling):
+    (spec,) = ruling.cnnviz_rules()
+    assert import_string(spec.target) is ruling.MAGNITUDE
+    assert spec.name == ruling.MAGNITUDE.name
+
+
+def test_the_rule_of_the_page_is_what_the_page_says(ruling):
+    """Of one neuron of a convolution: in proportion to the magnitude of contributions."""
+    model = ReferenceModel(NETS["plain"](), "float64")
+    x = np.random.default_rng(0).normal(size=(1, 12, 9, 3))
+    values = model.forward(x, capture=["pool1", "conv2"]).values
+    neuron = np.zeros_like(values["conv2"])
+    neuron[0, 3, 2, 1] = 1.0
+    found = model.pullback(x, neuron, of="conv2", wrt=["pool1", INPUT], rule=ruling.MAGNITUDE)
+    weight = model.parameters("conv2")["weight"][..., 1]
+    share = np.zeros_like(values["pool1"])
+    share[0, 2:5, 1:4] = np.abs(values["pool1"][0, 2:5, 1:4] * weight)
+    np.testing.assert_allclose(found.gradients["pool1"], share / share.sum(), atol=1e-9)
+    # The first layer hands down evenly, to every colour alike.
+    colours = found.gradients[INPUT]
+    np.testing.assert_allclose(colours, np.repeat(colours[..., :1], 3, axis=-1), atol=1e-12)
+
+
+def test_relevance_adds_up_as_the_page_says(tmp_path, monkeypatch):
+    (block,) = blocks("relevance.md", "## Does it add up?")[:1]
+    monkeypatch.chdir(tmp_path)
+    for picture, _ in scenes()[:5]:
+        Image.fromarray(picture.pixels).save("cat.jpg", quality=95)
+        names = {"cnnviz": cnnviz, "net": network("numpy")}
+        exec(block, names)
+        assert names["kept"] == pytest.approx(1, abs=0.02)
+
+
+def test_every_composite_is_on_the_page():
+    text = (DOCS / "relevance.md").read_text()
+    assert all(f"`{name}`" in text for name in get_registry().rules)
+    readme = (DOCS.parent / "README.md").read_text()
+    assert re.findall(r"\((\w+) composites", readme) == ["twelve"]
+    assert len(get_registry().rules) == 12
 
 
 def test_the_backends_page_compiles():

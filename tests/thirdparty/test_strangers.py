@@ -1,4 +1,4 @@
-"""Strangers' distributions add an explainer and inspectors; one raises and harms nobody."""
+"""Strangers' distributions add an explainer, inspectors and a rule; one raises and harms nobody."""
 
 from __future__ import annotations
 
@@ -6,9 +6,20 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from cnnviz_core.errors import ParameterError
+from cnnviz_core.hookspecs import GROUP
+from cnnviz_core.model import INPUT
+from cnnviz_core.registry import Registry, get_registry
+from cnnviz_core.targets import ClassScore
+from cnnviz_core.testing.nets import NETS, random_input
+from cnnviz_core.testing.reference import ReferenceModel
+from cnnviz_core.testing.rules import CHECKS, backends_that_build
 
 DISTRIBUTIONS = Path(__file__).parents[1] / "distributions"
 
@@ -21,7 +32,7 @@ def installed(tmp_path_factory):
         [
             *(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"),
             *("--no-build-isolation", "--disable-pip-version-check", "--target", target),
-            *(DISTRIBUTIONS / name for name in ("edge", "lens", "broken")),
+            *(DISTRIBUTIONS / name for name in ("edge", "lens", "shares", "broken")),
         ],
         check=True,
         capture_output=True,
@@ -147,6 +158,64 @@ def test_the_strangers_inspectors_pass_the_checks(installed, monkeypatch):
     for inspector in (Strength(), Strength(layer="conv1", power=2.0), LayerCount()):
         for check in CHECKS:
             check(inspector)
+
+
+@pytest.fixture
+def registry(installed, monkeypatch):
+    """Give the registry of an environment with the strangers' distributions, but the broken one."""
+    get_registry()  # that of this process stays without them
+    monkeypatch.syspath_prepend(str(installed))
+    return Registry(point for point in entry_points(group=GROUP) if point.name != "broken")
+
+
+def test_the_strangers_rule_is_found(registry):
+    assert "magnitude" in registry.rules
+    assert registry.rule_spec("sign-blind").references[0].endswith("Journal of Strangers 2026")
+    (plugin,) = (p for p in registry.plugins if p.distribution == "cnnviz-shares")
+    assert (plugin.version, plugin.rules, plugin.explainers) == ("0.1.2", ("magnitude",), ())
+    rule = registry.rule("Magnitude", epsilon=None)
+    assert rule.conserves
+    with pytest.raises(ParameterError, match="no option 'epsilon'"):
+        registry.rule("magnitude", epsilon=0.1)
+
+
+def test_the_strangers_rule_passes_the_checks_on_every_backend(registry):
+    rule = registry.rule("magnitude")
+    for backend in backends_that_build():
+        for check in CHECKS:
+            check(rule, backend)
+
+
+def test_the_strangers_rule_is_a_composite_of_lrp(registry, monkeypatch):
+    monkeypatch.setattr("cnnviz_relevance.lrp.get_registry", lambda: registry)
+    net = NETS["residual"]()
+    model, x = ReferenceModel(net, "float64"), random_input(net)["image"]
+    found = registry.explainer("lrp", composite="sign-blind").explain(model, x, [ClassScore(2)] * 2)
+
+    def score(logits):
+        return logits * (np.arange(5) == 2)
+
+    expected = model.pullback(x, score, rule=registry.rule("magnitude")).gradients[INPUT]
+    np.testing.assert_allclose(found.raw, expected, rtol=1e-6)
+    # Shares of no sign keep that of the score, and all of it but for stabilisers.
+    scores = model.forward(x).logits[:, 2]
+    assert (np.sign(scores)[:, None, None, None] * expected >= 0).all()
+    np.testing.assert_allclose(expected.sum((1, 2, 3)), scores, rtol=0.01)
+
+
+def test_the_strangers_rule_is_an_option_of_the_command(cnnviz, tmp_path):
+    from skimage import data
+    from skimage.io import imsave
+
+    imsave(tmp_path / "cat.png", data.chelsea(), check_contrast=False)
+    done = cnnviz(
+        *("explain", "cat.png", "--model", "demo", "--backend", "numpy"),
+        *("--method", "lrp", "--composite", "magnitude", "--out", "out", "--json"),
+    )
+    assert done.returncode == 0, done.stderr
+    (result,) = json.loads(done.stdout)["results"]
+    assert result["params"]["composite"] == "magnitude"
+    assert (tmp_path / "out" / "cat-lrp.png").stat().st_size > 1000
 
 
 def test_the_broken_one_is_one_warning_and_a_report(cnnviz):
