@@ -108,6 +108,7 @@ def as_arrays(explanation: Explanation) -> dict[str, Any]:
         "pictures": [order[id(picture)] for picture in explanation.pictures],
         "names": explanation.names,
         "extras": others,
+        "notes": explanation.notes,
     }
     return {**arrays, "explanation": np.array(json.dumps(text, default=_plain))}
 
@@ -163,6 +164,7 @@ def fields_of(arrays: Mapping[str, Array]) -> dict[str, Any]:
         names=text["names"],
         extras={**saved, **text["extras"]},
         provenance=text["provenance"],
+        notes=text.get("notes", ()),  # earlier versions wrote none
     )
 
 
@@ -210,6 +212,7 @@ def as_dataset(explanation: Explanation) -> Any:
         attrs={
             "method": explanation.method,
             "layer": explanation.layer or "",
+            "notes": "; ".join(explanation.notes),
             **explanation.params,
         },
     )

@@ -18,6 +18,7 @@ from cnnviz.network import Labels, Network, Preprocess, wrap
 from cnnviz.provenance import provenance_of
 from cnnviz.samples import Sample, samples_of
 from cnnviz.sources import load
+from cnnviz.spaces import bounded
 from cnnviz.targeting import Asked, target_class, target_label, targets_for
 from cnnviz_core.errors import ArrayError, ParameterError, TargetError, UnknownLayerError
 from cnnviz_core.explainer import Explainer, Maps, present, require
@@ -315,6 +316,7 @@ class Task:
         -------
         Explanation
         """
+        explainer = bounded(explainer, self.network, self.x.shape[1:])
         self.model.away = False
         found = explainer.explain(self.model, self.x, self.targets)
         away = self.model.away
@@ -350,6 +352,7 @@ class Task:
                 **provenance_of(self.network, plugin_of(method)),
                 **self._explained(),
             },
+            notes=found.notes,
         )
 
     def _explained(self) -> dict[str, str]:
@@ -499,4 +502,5 @@ def join(parts: Sequence[Explanation]) -> Explanation:
         name: np.concatenate([np.asarray(part.extras[name]) for part in parts])
         for name in first.extras
     }
+    joined["notes"] = tuple(dict.fromkeys(note for part in parts for note in part.notes))
     return dataclasses.replace(first, **joined)

@@ -129,6 +129,9 @@ class Explanation:
         What else the method has to say; an array with N rows has one for each sample.
     provenance : mapping of str to value
         What made it: the network's name, the framework, versions.
+    notes : tuple of str
+        What a reader of the maps must know, a line each: such as an operation that the method could
+        only pass by makeshift.
     """
 
     maps: Array
@@ -148,6 +151,7 @@ class Explanation:
     presentation: Presentation = field(default_factory=Presentation)
     extras: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.maps)
@@ -157,7 +161,7 @@ class Explanation:
                 object.__setattr__(self, name, _frozen(values))
         if not self.predictions:
             object.__setattr__(self, "predictions", ((),) * n)
-        for name in _PER_SAMPLE:
+        for name in (*_PER_SAMPLE, "notes"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         object.__setattr__(self, "pictures", tuple(map(_frozen, self.pictures)))
         for name in ("params", "extras", "provenance"):
@@ -701,8 +705,9 @@ class Explanation:
         -------
         xarray.Dataset
             The variables "maps" (sample, y, x), "raw", "scores" and "probabilities", the
-            coordinates "name", "target" and "status" of the samples, and the method in the
-            attributes.  Maps of signals are (sample, position), of volumes (sample, z, y, x).
+            coordinates "name", "target" and "status" of the samples, and in the attributes the
+            method and the notes.  Maps of signals are (sample, position), of volumes
+            (sample, z, y, x).
 
         Raises
         ------
@@ -719,7 +724,8 @@ class Explanation:
         wide = max(len(self.names[i]) for i in shown)
         lines = [f"{i:>3}  {self.names[i]:<{wide}}  {self._described(i)}" for i in shown]
         rest = [f"     and {n - _ROWS} more"] if n > _ROWS else []
-        return "\n".join([head, *lines, *rest])
+        notes = [f"note: {note}" for note in self.notes]
+        return "\n".join([head, *lines, *rest, *notes])
 
     def _described(self, i: int) -> str:
         """Describe a sample's result in a line."""

@@ -16,16 +16,15 @@ from cnnviz.looking import AskedLayer, layer_text
 from cnnviz.network import Labels, Network, Preprocess
 from cnnviz.provenance import provenance_of
 from cnnviz.samples import Sample, samples_of, usual_input
+from cnnviz.spaces import space_of
 from cnnviz.targeting import Asked, targets_for
 from cnnviz_core.errors import ArrayError, ParameterError, TargetError
 from cnnviz_core.explainer import require
 from cnnviz_core.inputs import OneInput
 from cnnviz_core.inspector import ArrayPictures, Inspector, Pictures, Subject
 from cnnviz_core.layers import AUTO
-from cnnviz_core.model import Array, Model
+from cnnviz_core.model import Model
 from cnnviz_core.parameters import parameters_of
-from cnnviz_core.pixels import PixelSpace
-from cnnviz_core.preprocessing import Preprocessing
 from cnnviz_core.registry import get_registry
 from cnnviz_core.targets import Target
 
@@ -261,7 +260,7 @@ def subject_of(
     return Subject(
         model=shown.model,
         pictures=shown.pictures,
-        space=_space(network, shown.shape),
+        space=space_of(network, shown.shape),
         shape=shown.shape,
         targets=_targets(network, target, shown),
         labels=network.labels,
@@ -375,45 +374,3 @@ def _activation(model: Model, shape: tuple[int, ...]) -> str:
     """Ask what turns scores into probabilities; some networks tell only once they have run."""
     model.forward(np.zeros((1, *shape), dtype=next(iter(model.inputs.values())).dtype))
     return model.activation
-
-
-def _space(network: Network, shape: tuple[int, ...]) -> PixelSpace:
-    """Find how the network's input values are colours."""
-    how = network.preprocessing
-    channels = shape[-1]
-    if how is None:
-        return PixelSpace.identity(channels)
-    if isinstance(how, Preprocessing):
-        space = PixelSpace.of(how)
-        return space if len(space.offset) == channels else PixelSpace.identity(channels)
-    return _probed(how, shape)
-
-
-def _probed(how: Any, shape: tuple[int, ...]) -> PixelSpace:
-    """Find out what a user's function does to colours, from pictures of one colour.
-
-    Such functions resize, crop, scale and shift; so a picture of one colour becomes one value in
-    each channel, and the colours' effects add up.
-    """
-    height, width = shape[0], shape[1]
-
-    def value(*colour: int) -> Array:
-        pixels = np.broadcast_to(np.array(colour, dtype=np.uint8), (height, width, 3)).copy()
-        x = np.asarray(how(pixels), dtype=np.float64)
-        return x[x.shape[0] // 2, x.shape[1] // 2]
-
-    black = value(0, 0, 0)
-    parts = np.stack([value(255, 0, 0), value(0, 255, 0), value(0, 0, 255)]) - black
-    mixed = value(51, 102, 204)
-    expected = black + np.array([0.2, 0.4, 0.8]) @ parts
-    reach = np.abs(parts).sum() or 1.0
-    if not np.allclose(mixed, expected, atol=0.01 * reach):
-        raise ParameterError(
-            "the preprocessing function mixes colours in a way that cannot be undone",
-            "a function that scales and shifts the channels",
-            "pass preprocess=cnnviz.Preprocessing(...) instead of the function",
-        )
-    if np.linalg.matrix_rank(parts) < 3:
-        # It makes grey of colours: what is left is one.
-        return PixelSpace(parts.sum(0, keepdims=True), black)
-    return PixelSpace(parts, black)

@@ -14,7 +14,7 @@ from cnnviz_core.model import LayerInfo
 from cnnviz_core.naming import normal
 from cnnviz_core.parameters import Parameter, parameters_of
 from cnnviz_core.registry import PluginInfo, get_registry
-from cnnviz_core.specs import InspectorSpec
+from cnnviz_core.specs import InspectorSpec, RuleSpec
 
 __all__ = [
     "InspectorInfo",
@@ -76,6 +76,12 @@ class MethodInfo:
     def parameters(self) -> tuple[Parameter, ...]:
         """Its parameters; reading them imports the method."""
         return get_registry().parameters(self.name)
+
+    @property
+    def composites(self) -> tuple[RuleSpec, ...]:
+        """What its parameter ``composite`` can name; empty for a method that has none."""
+        takes = any(parameter.name == "composite" for parameter in self.parameters)
+        return tuple(get_registry().rules.values()) if takes else ()
 
 
 @dataclass(frozen=True)

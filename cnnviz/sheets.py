@@ -35,6 +35,7 @@ __all__ = [
     "how_run",
     "is_signed",
     "map_of",
+    "marked",
     "reduced",
     "seen",
     "sheet",
@@ -102,7 +103,8 @@ def sheet(
         usual = _BLOCK_CELL if first.kind == "picture" else _BLOCK_SCENE
         return _blocks(explanations, drawn, skipped or {}, title, cell or usual)
     single = len(explanations) == 1
-    titles = [first.kind, "map", *explanations] if single else [first.kind, *explanations]
+    names = [marked(method, e) for method, e in explanations.items()]
+    titles = [first.kind, "map", *names] if single else [first.kind, *names]
     side = cell or (256 if len(titles) < 5 else 208 if len(titles) < 7 else 176)
     if first.kind != "picture":
         side = cell or SCENE
@@ -162,7 +164,8 @@ def _blocks(
         for k, (family, methods) in enumerate(families_of(explanations).items()):
             picture = Cell(ground_of(first, i, side, False), first.kind) if k == 0 else None
             tiles: list[Cell | None] = [picture] if picture else []
-            tiles += [drawn.tile(explanations[name], i, side, name) for name in methods]
+            each = [(marked(name, explanations[name]), explanations[name]) for name in methods]
+            tiles += [drawn.tile(e, i, side, caption) for caption, e in each]
             for start in range(0, len(tiles), _BLOCK_COLUMNS):
                 rows.append(tiles[start : start + _BLOCK_COLUMNS])
                 families.append("" if start else family)
@@ -173,7 +176,7 @@ def _blocks(
         row_titles=families,
         headings=headings,
         title=title or title_of(first),
-        footer="\n".join([*about, *_not_run(skipped)]),
+        footer="\n".join([*about, *_noted(explanations), *_not_run(skipped)]),
         cell=side,
     )
 
@@ -286,13 +289,23 @@ def title_of(e: Explanation) -> str:
 
 
 def how_run(explanations: Explanations, skipped: Mapping[str, str]) -> list[str]:
-    """Say how methods were run, where there is something to say, and which were not."""
+    """Say how methods were run, what must be known of their maps, and which were not run."""
     lines = []
     for method, e in explanations.items():
         how = [f"layer {e.layer}"] if e.layer else []
         how += [f"{name} {value}" for name, value in said(e.params).items()]
         lines += [f"{method}: {', '.join(how)}"] if how else []
-    return lines + _not_run(skipped)
+    return lines + _noted(explanations) + _not_run(skipped)
+
+
+def marked(method: str, e: Explanation) -> str:
+    """Write a method's name, with a mark where a reader of its maps must know something."""
+    return f"{method} *" if e.notes else method
+
+
+def _noted(explanations: Explanations) -> list[str]:
+    """Say what a reader of the maps must know."""
+    return [f"* {method}: {note}" for method, e in explanations.items() for note in e.notes]
 
 
 def _not_run(skipped: Mapping[str, str]) -> list[str]:

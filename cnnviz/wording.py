@@ -12,7 +12,7 @@ import numpy as np
 from cnnviz_core.exhibits import Gallery
 from cnnviz_core.model import Array
 
-__all__ = ["described", "gallery_note", "said", "slug", "told"]
+__all__ = ["described", "gallery_note", "is_short", "said", "slug", "told"]
 
 # A page has no room for lists of a thousand numbers; the result's own object has them.
 _ENTRIES = 24
@@ -56,12 +56,27 @@ def told(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, np.ndarray):
-        return described(value)
+        return told(value.tolist()) if is_short(value) else described(value)
     if isinstance(value, Mapping):
         return _listed([f"{name}: {told(each)}" for name, each in value.items()])
     if isinstance(value, (list, tuple)):
         return _listed([told(each) for each in value])
     return str(value) or "none"
+
+
+def is_short(array: Array) -> bool:
+    """Tell whether an array has room in a line, as a value for each channel has.
+
+    Parameters
+    ----------
+    array : ndarray
+        Any.
+
+    Returns
+    -------
+    bool
+    """
+    return array.ndim == 1 and array.size <= _ENTRIES
 
 
 def _listed(parts: list[str]) -> str:

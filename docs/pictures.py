@@ -17,6 +17,8 @@ import numpy as np
 
 import cnnviz
 from cnnviz.demo import scenes
+from cnnviz.pictures import Cell, contact_sheet
+from cnnviz.sheets import write_image
 
 IMAGES = Path(__file__).parent / "images"
 
@@ -118,6 +120,41 @@ def cuttings(side: int = 150) -> list[Any]:
     ]
 
 
+COMPOSITES = (
+    "lrp-0",
+    "epsilon",
+    "epsilon-plus",
+    "epsilon-plus-flat",
+    "epsilon-gamma-box",
+    "epsilon-alpha2-beta1",
+    "epsilon-alpha2-beta1-flat",
+)
+
+
+def relevance(net: Any) -> None:
+    """Draw the sheets of the page on relevance methods."""
+    from skimage.data import chelsea, coffee
+
+    methods = ["c-mwp", "excitation-backprop", "lrp", "deep-taylor", "grad-cam"]
+    two = np.concatenate([chelsea()[30:230, 20:420], coffee()[90:290, 140:540]])
+    scene = scenes()[0]
+    for name, model, picture, classes in (
+        ("classes", net, two, ["espresso", "Egyptian cat"]),
+        ("demo", "demo", scene[0].pixels, [mark.label for mark in scene[1]]),
+    ):
+        asked = named(dict.fromkeys(classes, picture))
+        comparison = cnnviz.compare(model, asked, methods, target=classes)
+        comparison.save(IMAGES / f"relevance-{name}.jpg")
+        print("relevance", name, comparison.skipped)
+    cup = coffee()[40:380, 110:450]
+    tiles = [Cell(cup, "picture")]
+    for composite in COMPOSITES:
+        found = cnnviz.explain(net, cup, "lrp", composite=composite)
+        tiles.append(Cell(found.overlay(), composite))
+    drawn = contact_sheet([tiles[:4], tiles[4:]], title="espresso, by LRP", cell=240)
+    write_image(drawn, IMAGES / "relevance-composites.jpg")
+
+
 def inside(mobile: Any, squeeze: Any, only: list[str] | None) -> None:
     """Draw the sheets of the page on inspectors."""
     from skimage.data import astronaut, chelsea, coffee, rocket
@@ -171,11 +208,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("mobilenet", type=Path)
     parser.add_argument("squeezenet", type=Path)
-    pages = [*PAGES, "inside"]
+    pages = [*PAGES, "relevance", "inside"]
     parser.add_argument("--pages", nargs="+", default=pages, choices=pages)
     parser.add_argument("--only", nargs="+", help="inspectors of the page on these")
     options = parser.parse_args()
     net = imagenet(options.mobilenet)
+    if "relevance" in options.pages:
+        relevance(net)
     if "inside" in options.pages:
         inside(net, squeezenet(options.squeezenet), options.only)
     scene = scenes()[0][0]

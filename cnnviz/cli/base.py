@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -25,6 +25,7 @@ __all__ = [
     "json_option",
     "make_folder",
     "print_error",
+    "print_notes",
     "print_table",
     "progress",
 ]
@@ -120,6 +121,19 @@ def print_error(error: CnnvizError, about: str = "") -> None:
     """
     label = click.style("error: ", fg="red", bold=True)
     click.echo(label + (f"{about}: " if about else "") + str(error), err=True)
+
+
+def print_notes(notes: Iterable[tuple[str, Sequence[str]]]) -> None:
+    """Print what a reader of maps must know, on stdout.
+
+    Parameters
+    ----------
+    notes : iterable of (str, sequence of str)
+        Of each result the method and its notes; what several have in common is printed once.
+    """
+    label = click.style("note: ", fg="yellow", bold=True)
+    for method, note in dict.fromkeys((method, note) for method, told in notes for note in told):
+        click.echo(f"{label}{method}: {note}")
 
 
 def as_json(document: Any) -> None:

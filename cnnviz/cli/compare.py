@@ -17,6 +17,7 @@ from cnnviz.cli.base import (
     json_option,
     make_folder,
     print_error,
+    print_notes,
     print_table,
     progress,
 )
@@ -135,7 +136,10 @@ def command(
             "file": str(file),
             "pictures": first.names,
             "targets": first.target_labels,
-            "methods": {m: {"layer": e.layer, "status": e.status} for m, e in comparison.items()},
+            "methods": {
+                m: {"layer": e.layer, "status": e.status, "notes": e.notes}
+                for m, e in comparison.items()
+            },
             "skipped": comparison.skipped,
         }
         if not as_document:
@@ -170,6 +174,7 @@ def _print(document: dict[str, Any]) -> None:
     rows += [(method, "", f"left out: {reason}") for method, reason in document["skipped"].items()]
     title = f"{document['model']} ({document['framework']})"
     print_table(("method", "layer", ""), rows, title=title)
+    print_notes((method, result["notes"]) for method, result in document["methods"].items())
     click.echo(f"Look at {document['file']}")
 
 

@@ -71,6 +71,11 @@ def _examine(registry: Registry) -> dict[str, Any]:
             parameters_of(registry.inspector_class(name))
         except Exception as error:
             failures.append(_failure(name, inspector.target, error))
+    for name, rule in registry.rules.items():
+        try:
+            registry.rule(name)
+        except Exception as error:
+            failures.append(_failure(name, rule.target, error))
     return {
         "cnnviz": _version("cnnviz"),
         "python": platform.python_version(),
@@ -84,7 +89,7 @@ def _examine(registry: Registry) -> dict[str, Any]:
 
 
 def _failure(name: str, target: str, error: Exception) -> dict[str, str]:
-    """Describe a method or an inspector whose own module cannot be imported."""
+    """Describe a method, an inspector or a rule whose own module is broken."""
     import traceback
 
     cause = error.__cause__ or error
@@ -135,7 +140,7 @@ def _print(report: dict[str, Any]) -> None:
             (
                 p["entry_point"],
                 f"{p['distribution']} {p['version']}",
-                ", ".join((*p["backends"], *p["explainers"], *p["inspectors"])),
+                ", ".join((*p["backends"], *p["explainers"], *p["inspectors"], *p["rules"])),
             )
             for p in report["plugins"]
         ],

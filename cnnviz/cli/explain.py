@@ -16,6 +16,7 @@ from cnnviz.cli.base import (
     json_option,
     make_folder,
     print_error,
+    print_notes,
     print_table,
     progress,
 )
@@ -145,6 +146,7 @@ def command(
         title = f"{network.name} ({network.model.framework})"
         rows = [_row(result, boxes) for result in results]
         print_table(_COLUMNS, rows, title=title, numeric=("probability",))
+        print_notes((result["method"], result["notes"]) for result in results)
     for picture, failure in failures:
         print_error(failure, picture)
     if failures:
@@ -203,17 +205,19 @@ class _Names:
 def _record(
     picture: str, explanation: Explanation, files: Sequence[Path], threshold: float
 ) -> dict[str, Any]:
-    """Give a result as JSON values; of an array among the parameters its description."""
+    """Give a result as JSON values; of a large array among the parameters its description."""
     import numpy as np
 
-    from cnnviz.wording import described
+    from cnnviz.wording import described, is_short
 
     odds = explanation.probabilities
     return {
         "picture": picture,
         "method": explanation.method,
         "params": {
-            name: described(value) if isinstance(value, np.ndarray) else value
+            name: described(value)
+            if isinstance(value, np.ndarray) and not is_short(value)
+            else value
             for name, value in explanation.params.items()
         },
         "target": explanation.target_labels[0],
@@ -224,6 +228,7 @@ def _record(
         ],
         "layer": explanation.layer,
         "status": explanation.status[0],
+        "notes": explanation.notes,
         "boxes": explanation.boxes(threshold)[0],
         "files": [str(file) for file in files],
     }

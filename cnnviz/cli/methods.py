@@ -14,7 +14,7 @@ from cnnviz.listing import MethodInfo, methods, short_reference, usual_name
 
 __all__ = ["command"]
 
-_WIDTHS = (29, 34, 20, 23)
+_WIDTHS = (31, 34, 20, 23)
 """Of the columns, where there is room; cells wrap."""
 
 
@@ -23,7 +23,7 @@ _WIDTHS = (29, 34, 20, 23)
 @click.option("--model", "-M", metavar="SOURCE", help="List only what this network can run.")
 @json_option
 def command(name: str | None, model: str | None, as_document: bool) -> None:
-    """List the installed methods; with a NAME, tell its parameters and papers."""
+    """List the installed methods; with a NAME, tell its parameters, composites and papers."""
     if name is not None:
         usual = usual_name(name)
         chosen = next(method for method in methods() if method.name == usual)
@@ -46,7 +46,7 @@ def _list(listed: Sequence[MethodInfo]) -> None:
             (
                 method.name + (" *" if method.class_agnostic else ""),
                 method.cost,
-                ", ".join(method.needs) or "the output",
+                _needs(method) or "the output",
                 short_reference(method.references[0]) if method.references else "",
             )
             for method in group
@@ -57,6 +57,13 @@ def _list(listed: Sequence[MethodInfo]) -> None:
     click.echo(
         f"{len(listed)} methods.  `cnnviz methods NAME` tells what one does, and its parameters."
     )
+
+
+def _needs(method: MethodInfo) -> str:
+    """Tell what a method needs, in short: rules of relevance need a step at every kind."""
+    rules = [need for need in method.needs if need.startswith("rule:")]
+    others = [need for need in method.needs if need not in rules]
+    return ", ".join([*others, *(rules if len(rules) < 3 else ["rules of relevance"])])
 
 
 def _record(method: MethodInfo) -> dict[str, Any]:
@@ -73,6 +80,15 @@ def _record(method: MethodInfo) -> dict[str, Any]:
         "distribution": method.distribution,
         "version": method.version,
         "parameters": parameter_records(method),
+        "composites": [
+            {
+                "name": rule.name,
+                "summary": rule.summary,
+                "aliases": rule.aliases,
+                "references": rule.references,
+            }
+            for rule in method.composites
+        ],
     }
 
 
@@ -80,10 +96,16 @@ def _describe(method: MethodInfo) -> None:
     """Print all there is to say of a method."""
     said = {
         "family": method.family,
-        "needs": ", ".join(method.needs) or "nothing but the output",
+        "needs": _needs(method) or "nothing but the output",
         "costs": method.cost,
         "target": "none: the same map for every class" if method.class_agnostic else "",
         "also": ", ".join(method.aliases),
         "from": f"{method.distribution} {method.version}",
     }
     describe(f"{method.name}: {method.summary}", said, method.references, method.parameters)
+    if method.composites:
+        rows = [
+            (rule.name, rule.summary, "; ".join(map(short_reference, rule.references)))
+            for rule in method.composites
+        ]
+        print_table(("composite", "what it does", "paper"), rows)

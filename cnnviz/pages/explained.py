@@ -19,6 +19,7 @@ from cnnviz.sheets import (
     how_run,
     is_signed,
     map_of,
+    marked,
     reduced,
     seen,
     title_of,
@@ -63,7 +64,7 @@ def explained(
         "template": "explanations.html",
         "title": title or title_of(first),
         "methods": [
-            {"name": method, "layer": e.layer, "params": said(e.params)}
+            {"name": method, "layer": e.layer, "params": said(e.params), "notes": e.notes}
             for method, e in explanations.items()
         ],
         "samples": [_sample(explanations, i, threshold, normalise) for i in range(len(first))],
@@ -100,7 +101,12 @@ def excerpt(explanations: Explanations, skipped: Mapping[str, str] | None = None
             "caption": seen(first, i),
             "tiny": first.kind == "picture" and max(first.pictures[i].shape) <= TINY,
             "figures": [
-                {"method": method, "source": _thumbnail(e, i), "note": e.note(i)}
+                {
+                    "method": method,
+                    "title": marked(method, e),
+                    "source": _thumbnail(e, i),
+                    "note": e.note(i),
+                }
                 for method, e in explanations.items()
             ],
         }
@@ -183,6 +189,7 @@ def _figure(
     signed = is_signed(e, normalise)
     return {
         "method": method,
+        "title": marked(method, e),
         "look": "fine" if e.fine else "smooth",
         "photo": "",
         "heat": pixels_uri(heat_layer(heat, alpha=1.0, signed=signed, fine=e.fine)),
@@ -201,6 +208,7 @@ def _scene_figure(
     shown = as_image(map_of(e, i, _PAGE_SCENE, normalise)) if alone else None
     return {
         "method": method,
+        "title": marked(method, e),
         "look": "plain" if e.kind == "signal" else "fine" if e.fine else "smooth",
         # Each method has slices of its own.
         "photo": uri(encode(scene.ground), "png") if e.kind == "volume" else "",

@@ -143,7 +143,8 @@ def epsilon_alpha2_beta1_flat(*, epsilon: float = STABILISER) -> BackwardRule:
 def lrp_0() -> BackwardRule:
     """All contributions, at every layer, with nothing to keep denominators away from zero.
 
-    Of a network that is piecewise linear and has no biases, this is gradient times input.
+    Of a network of convolutions, dense layers, rectifiers, pools and sums this is gradient times
+    input; biases keep their share of the relevance.
 
     Returns
     -------

@@ -21,6 +21,9 @@ __all__ = ["ContrastiveExcitationBackprop", "ExcitationBackprop"]
 
 POSITIVE = Presentation(sign="positive")
 
+_NOISE = 20
+"""Up to so many rounding errors a contrast is none."""
+
 
 @dataclass(frozen=True)
 class ExcitationBackprop:
@@ -98,7 +101,9 @@ class ContrastiveExcitationBackprop:
     ----------
     layer : str
         Where to end; "auto" is the last layer with a spatial grid before the last convolution or
-        dense layer, whose weights are negated.
+        dense layer, whose weights are negated.  Where that is a convolution of single positions,
+        at each of which the two probabilities are equal, it is the last one before a convolution
+        with a wider window.
     unknown : {"refuse", "gradient"}
         As of `ExcitationBackprop`.
 
@@ -142,19 +147,29 @@ class ContrastiveExcitationBackprop:
         RuleError
             If the network has an operation on the way that is no contest.
         UnknownLayerError
-            If the layer does not exist, has no spatial grid, or is not before the last convolution
-            or dense layer.
+            If the layer does not exist, has no spatial grid, is not before the last convolution or
+            dense layer, or the two probabilities are equal at each of its positions.
         """
         rule = passing(contrastive_excitation(), self.unknown)
         layer = self._layer(model, x, target_node(targets))
-        return handed_down(model, x, targets, rule, _winners(targets), layer, POSITIVE)
+        maps = handed_down(model, x, targets, rule, _winners(targets), layer, POSITIVE)
+        noise = _NOISE * len(x) * np.finfo(maps.raw.dtype).eps
+        if not maps.notes and np.abs(maps.raw).sum() <= noise:
+            raise UnknownLayerError(
+                f"the contrast vanishes at every position of layer {layer.name!r}: between it and "
+                "the score, each position is classified by itself",
+                "a layer before a convolution or pool with a wider window, or a dense layer",
+                "use layer='auto' or an earlier layer, or excitation-backprop, which needs no "
+                "contrast",
+            )
+        return maps
 
     def _layer(self, model: Model, x: Array, of: str) -> LayerInfo:
         """Find the layer, before that whose weights are negated."""
         layers = layers_of(model, x)
         before = _before_the_last_weights(layers, of)
         if self.layer == AUTO:
-            return auto_layer(before)
+            return _auto(model, x, layers, before, of)
         layer = grid_layer(model, self.layer, x)
         if layer.name not in before:
             last = list(layers)[len(before)]
@@ -184,6 +199,48 @@ def _winners(targets: Sequence[Target]) -> Callable[[Array], Array]:
         return raising / total
 
     return winners
+
+
+def _auto(
+    model: Model,
+    x: Array,
+    layers: Mapping[str, LayerInfo],
+    before: Mapping[str, LayerInfo],
+    of: str,
+) -> LayerInfo:
+    """Find the last layer with a grid of which the score reads more than single positions."""
+    last = auto_layer(before)
+    names = list(layers)
+    if not _classifies_positions(model, layers[names[len(before)]]):
+        return last
+    while any(info.kind == "conv" for info in before.values()):
+        before = _before_the_last_weights(before, of)
+        wider = layers[names[len(before)]]
+        if not _classifies_positions(model, wider):
+            read = (
+                info
+                for info in reversed(before.values())
+                if info.grid and _depends(model, x, wider.name, info.name)
+            )
+            return next(read, last)
+    return last  # there is no wider window, and the contrast will be seen to vanish
+
+
+def _classifies_positions(model: Model, layer: LayerInfo) -> bool:
+    """Tell whether a layer is a convolution of single positions, as far as the model shows it."""
+    if layer.kind != "conv" or "parameters" not in model.capabilities:
+        return False
+    weight = model.parameters(layer.path).get("weight")
+    return weight is not None and all(size == 1 for size in weight.shape[:-2])
+
+
+def _depends(model: Model, x: Array, of: str, wrt: str) -> bool:
+    """Tell whether a layer depends on another: an earlier one may be of a branch beside it."""
+    try:
+        model.pullback(x[:1], np.ones_like, of=of, wrt=(wrt,))
+    except UnknownLayerError:
+        return False
+    return True
 
 
 def _before_the_last_weights(layers: Mapping[str, LayerInfo], of: str) -> dict[str, LayerInfo]:

@@ -88,6 +88,11 @@ class LRP:
         inner = frozenset() if self.layer == PICTURE else frozenset({"capture"})
         return self._rule().needs | inner | {"gradient"}
 
+    @property
+    def needs_bounds(self) -> bool:
+        """Whether the composite reads `low` and `high`."""
+        return self._rule().needs_bounds
+
     def explain(self, model: Model, x: Array, targets: Sequence[Target]) -> Maps:
         """Explain the targets' scores on a batch.
 

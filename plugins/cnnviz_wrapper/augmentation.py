@@ -137,6 +137,7 @@ class Augmentation(Wrapper):
             targets=whole.targets,
             layer=part.layer,
             presentation=part.presentation,
+            notes=part.notes,
         )
 
     def _transformations(self) -> list[tuple[bool, float]]:

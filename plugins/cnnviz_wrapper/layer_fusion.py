@@ -139,7 +139,7 @@ class LayerFusion(Wrapper):
         """
         _ = self.inner  # an inner method that does not fit is told before any work
         infos = self._layers(model, x)
-        shown, maxima = [], []
+        shown, maxima, notes = [], [], dict[str, None]()
         for done, info in enumerate(infos, 1):
             maps = self.inner_at(info.name).explain(model, x, targets)
             positive = _positive(maps, x)
@@ -149,6 +149,7 @@ class LayerFusion(Wrapper):
                 scaled = np.divide(positive, top, out=positive.copy(), where=top > 0)
             shown.append(np.tanh(self.gamma * scaled) if self._is_raised(scaled, x) else scaled)
             maxima.append(top.reshape(len(x)))
+            notes |= dict.fromkeys(maps.notes)
             advance(f"layers of {self.of}", done, len(infos))
         finest = tuple(max(sizes) for sizes in zip(*(m.shape[1:] for m in shown), strict=True))
         fused = combine([resize(m, finest) for m in shown], self.combine)
@@ -159,6 +160,7 @@ class LayerFusion(Wrapper):
             presentation=replace(maps.presentation, sign="positive"),
             extras={"maxima": np.stack(maxima, axis=1)},
             terms=None,
+            notes=tuple(notes),
         )
 
     def _layers(self, model: Model, x: Array) -> list[LayerInfo]:

@@ -142,4 +142,5 @@ class NoiseTunnel(Wrapper):
             targets=whole.targets,
             layer=part.layer,
             presentation=how if self.combine == "mean" else replace(how, sign="positive"),
+            notes=part.notes,
         )

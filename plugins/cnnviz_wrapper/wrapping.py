@@ -196,4 +196,4 @@ def explain_copies(
         done += len(chunk)
         advance(what, done, total)
         for raw in np.split(maps.raw, len(chunk)):
-            yield Maps(raw=raw, layer=maps.layer, presentation=maps.presentation)
+            yield Maps(raw=raw, layer=maps.layer, presentation=maps.presentation, notes=maps.notes)

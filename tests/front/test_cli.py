@@ -238,7 +238,39 @@ def test_a_method_is_described(run):
     assert "layer" in text
     record = json.loads(run("methods", "occlusion", "--json").stdout)
     assert record["parameters"][2]["default"] == "mean"
+    assert record["composites"] == []
     assert run("methods", "occlusoin").exit_code == 1
+
+
+def test_a_method_that_takes_composites_lists_them(run):
+    rules = get_registry().rules
+    text = run("methods", "lrp").stdout
+    assert "rules of relevance" in text  # not each kind of operation
+    assert all(f" {name} " in text and rule.summary in text for name, rule in rules.items())
+    record = json.loads(run("methods", "lrp", "--json").stdout)
+    assert [each["name"] for each in record["composites"]] == list(rules)
+    assert "rule:conv" in record["needs"]
+    assert "epsilon-plus" not in run("methods", "deep-taylor").stdout
+    announced = [name for p in doctored(run)["plugins"] for name in p["rules"]]
+    assert set(rules) <= set(announced)
+    assert "epsilon-gamma-box" in run("doctor").stdout
+
+
+def doctored(run):
+    return json.loads(run("doctor", "--json").stdout)
+
+
+def test_doctor_shows_a_rule_that_cannot_be_made(run, monkeypatch):
+    whole = type(get_registry()).rule
+
+    def rule(self, name, **options):
+        if name == "gamma":
+            raise cnnviz.CnnvizError("it broke", "not to break", "repair it")
+        return whole(self, name, **options)
+
+    monkeypatch.setattr(type(get_registry()), "rule", rule)
+    (failure,) = doctored(run)["failures"]
+    assert failure["entry_point"] == "gamma (cnnviz_relevance.composites:gamma)"
 
 
 def test_layers_are_listed(run):

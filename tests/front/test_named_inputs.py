@@ -8,6 +8,7 @@ from PIL import Image
 
 import cnnviz
 from cnnviz.samples import samples_of
+from cnnviz.spaces import bounded
 from cnnviz_core.errors import ArrayError, CnnvizError, ParameterError
 from cnnviz_core.inputs import OneInput
 from cnnviz_core.progress import listening
@@ -34,7 +35,7 @@ def x():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_explains_the_picture_with_the_row_of_its_own_sample(two, x, method):
-    explainer = get_registry().explainer(method)
+    explainer = bounded(get_registry().explainer(method), two, (8, 10, 3))
     direct = []
     try:
         for i in range(3):

@@ -837,3 +837,36 @@ def test_the_checks_with_other_parameters(explainer, check):
 )
 def test_a_method_is_found_by_the_name_it_has_elsewhere(spelt, name):
     assert get_registry().spec(spelt).name == name
+
+
+def positions_classified():
+    """A network whose last weights are a convolution of single positions."""
+    rng = np.random.default_rng(3)
+    arrays = {
+        "conv1.weight": rng.normal(size=(3, 3, 3, 6)),
+        "narrow.weight": rng.normal(size=(1, 1, 6, 5)),
+        "wide.weight": rng.normal(size=(3, 3, 6, 5)),
+        "head.weight": rng.normal(size=(1, 1, 10, 4)),
+    }
+    ops = (
+        Op("conv1", "conv", ("image",)),
+        Op("relu1", "relu", ("conv1",)),
+        Op("narrow", "conv", ("relu1",)),
+        Op("wide", "conv", ("relu1",), attrs={"padding": ((1, 1), (1, 1))}),
+        Op("concat", "concat", ("narrow", "wide")),
+        Op("relu2", "relu", ("concat",)),
+        Op("head", "conv", ("relu2",)),
+        Op("gap", "gap", ("head",)),
+    )
+    return NetSpec({"image": (9, 8, 3)}, ops, arrays, "positions")
+
+
+def test_a_contrast_needs_a_window_between_the_layer_and_the_score():
+    model, x = case(positions_classified())
+    targets = [ClassScore(1)] * 2
+    found = explain("c-mwp", model, x, targets)
+    assert found.layer == "relu1"  # what the window reads, and not the branch beside it
+    assert np.abs(found.raw).max() > 1e-3
+    assert explain("mwp", model, x, targets, layer="relu2").raw.any()
+    with pytest.raises(UnknownLayerError, match="vanishes at every position of layer 'relu2'"):
+        explain("c-mwp", model, x, targets, layer="relu2")

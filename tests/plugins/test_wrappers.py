@@ -668,3 +668,30 @@ def test_fusion_is_of_methods_that_look_at_a_layer():
 def test_parameters_are_checked(wrapper, wrong):
     with pytest.raises(ParameterError):
         REGISTRY.explainer(wrapper, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "params"),
+    [
+        ("noise-tunnel", {"samples": 2}),
+        ("tta", {"flip": False}),
+        ("layer-fusion", {"layer": "patches, add"}),
+    ],
+)
+def test_what_a_reader_must_know_is_handed_on(wrapper, params):
+    net = NETS["tokens"]()
+    (x,) = random_input(net, 2).values()
+    targets = [ClassScore(0)] * 2
+    made = get_registry().explainer(wrapper, of="lrp(unknown=gradient)", **params)
+    notes = made.explain(ReferenceModel(net), x, targets).notes
+    assert notes
+    assert len(set(notes)) == len(notes)
+    assert all("norm2" in note for note in notes)
+    assert (len(notes) == 2) == (wrapper == "layer-fusion")  # the later layer has one norm above it
+
+
+def test_auto_is_the_methods_own_default():
+    net = NETS["plain"]()
+    (x,) = random_input(net, 2).values()
+    made = get_registry().explainer("noise-tunnel", of="lrp", samples=2)
+    assert made.explain(ReferenceModel(net), x, [ClassScore(0)] * 2).raw.shape == x.shape
