@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final, Literal
@@ -13,6 +13,7 @@ from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from cnnviz_core.sketch import PLAIN, Shape, Sketch, Unclear, Value
 from cnnviz_core.spatial import Bins, Border, Geometry, Reading, Resized, Transposed, Window
+from cnnviz_torch.graph import bottom_up, operation_name, shape_of
 
 __all__ = ["geometry_of"]
 
@@ -137,7 +138,7 @@ def geometry_of(
     def result(node: Node | None, k: int) -> Value | None:
         return values[node][k] if node is not None and values[node] else None
 
-    for node in _bottom_up((edge.node for edge in edges.values()), end):
+    for node in bottom_up((edge.node for edge in edges.values()), [end]):
         given = [result(child, k) for child, k in node.next_functions]
         values[node] = _results(sketch, node, given) if any(given) else []
     return sketch.geometry(
@@ -145,25 +146,9 @@ def geometry_of(
     )
 
 
-def _bottom_up(roots: Iterable[Node], end: Node) -> list[Node]:
-    """List the operations below some values, every one behind those whose results it takes."""
-    order: list[Node] = []
-    seen = {end}
-    waiting = [(node, False) for node in roots]
-    while waiting:
-        node, ready = waiting.pop()
-        if ready:
-            order.append(node)
-        elif node not in seen:
-            seen.add(node)
-            waiting.append((node, True))
-            waiting += [(child, False) for child, _ in node.next_functions if child is not None]
-    return order
-
-
 def _results(sketch: Sketch, node: Node, given: Sequence[Value | None]) -> Sequence[Value]:
     """Add an operation's steps, and give its results."""
-    name = re.sub(r"Backward\d*$", "", node.name().rpartition(":")[2])
+    name = operation_name(node)
     operation = _Operation(sketch, node, name, given)
     try:
         return operation.results()
@@ -328,7 +313,7 @@ class _Operation:
         """Tensors one behind the other."""
         dim = self.dim()
         sizes = [
-            None if child is None else _shape_of(child, k)[dim]
+            None if child is None else shape_of(child, k)[dim]
             for child, k in self.node.next_functions
         ]
         if sizes.count(None) > 1:
@@ -491,9 +476,3 @@ _HANDLERS: Final[Mapping[str, Callable[[_Operation], Sequence[Value]]]] = {
 def _signed(value: Any) -> Any:
     """Give a number back its sign."""
     return value - 2**64 if isinstance(value, int) and value >= 2**63 else value
-
-
-def _shape_of(node: Node, k: int) -> Shape:
-    """Give the shape of an operation's result, or of a leaf."""
-    leaf = getattr(node, "variable", None)
-    return tuple(node._input_metadata[k].shape if leaf is None else leaf.shape)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from types import MappingProxyType
 from typing import Literal
 
@@ -33,7 +34,7 @@ from cnnviz_core.model import (
     Replacement,
     Trace,
 )
-from cnnviz_core.rules import STANDARD, BackwardRule
+from cnnviz_core.rules import RULE_KINDS, STANDARD, BackwardRule, check_steps
 from cnnviz_core.spatial import Geometry
 from cnnviz_torch.accepts import accepts
 from cnnviz_torch.arrays import to_array, to_tensor
@@ -41,13 +42,16 @@ from cnnviz_torch.build import SpecNetwork
 from cnnviz_torch.capture import Action, watching
 from cnnviz_torch.curvature import bent, twice_differentiable
 from cnnviz_torch.exported import exported_inputs, unflattened
+from cnnviz_torch.flow import Flow
 from cnnviz_torch.geometry import geometry_of
 from cnnviz_torch.graph import Node, ways
 from cnnviz_torch.inputs import Output, Shape, check_loaded, declared_inputs
 from cnnviz_torch.layers import arrays_of
 from cnnviz_torch.network import Network
 from cnnviz_torch.recording import Recorder
-from cnnviz_torch.rules import KINDS, apply_rule, check_rule
+from cnnviz_torch.records import Records
+from cnnviz_torch.relevance import Descent, needs_results
+from cnnviz_torch.rules import about_gradients, apply_rule
 from cnnviz_torch.trace import Structure, named_layers
 
 __all__ = ["TorchModel", "unwrapped", "wrap"]
@@ -55,7 +59,7 @@ __all__ = ["TorchModel", "unwrapped", "wrap"]
 _ACTIVATIONS = ("softmax", "sigmoid", "none")
 _ALL = frozenset(
     {"capture", "replace", "gradient", "curvature", "geometry", "parameters"}
-    | {f"rule:{kind}" for kind in KINDS}
+    | {f"rule:{kind}" for kind in RULE_KINDS}
 )
 _OF_SCRIPTS = frozenset({"gradient"})
 
@@ -247,7 +251,7 @@ class TorchModel:
         rule: BackwardRule = STANDARD,
     ) -> Pullback:
         """Compute a vector-Jacobian product; see `cnnviz_core.model.Model.pullback`."""
-        check_rule(rule)
+        check_steps(rule)
         for need in rule.needs:
             self._need(need, f"the rule {rule.name!r}")
         network = self._network
@@ -255,16 +259,21 @@ class TorchModel:
         structure = network.structure(arrays)
         wrt = list(dict.fromkeys(wrt))
         with network.isolated():
-            recorder, ends, nodes = self._recorded(arrays, structure, of, wrt)
-            apply_rule(rule, nodes, f"between {of!r} and {', '.join(map(repr, wrt))}")
+            records = None if about_gradients(rule) else Records(needs_results(rule))
+            recorder, ends, nodes = self._recorded(arrays, structure, of, wrt, records)
             root, leaves = recorder.roots[of], [recorder.leaves[node] for node in wrt]
+            between = f"between {of!r} and {', '.join(map(repr, wrt))}"
+            descent = None
+            if records is None:
+                apply_rule(rule, nodes, between)
+            else:
+                flow = Flow.between(root, leaves, recorder.inputs, nodes)
+                descent = Descent(rule, flow, records, self._paths(), between)
             first = structure.has_channels_first(of, root)
             value = to_array(root, channels_first=first)
             given = cotangent(value) if callable(cotangent) else cotangent
             seed = to_tensor(check_cotangent(given, value, of), root, channels_first=first)
-            gradients = (
-                torch.autograd.grad(root, leaves, seed, materialize_grads=True) if leaves else ()
-            )
+            gradients = (descent.run if descent else _differentiated)(root, seed, leaves)
         values = {**_ends(ends, structure), of: value}
         results = {}
         for node, leaf, gradient in zip(wrt, leaves, gradients, strict=True):
@@ -272,7 +281,7 @@ class TorchModel:
             results[node] = to_array(gradient, channels_first=first)
             if not is_special(node):
                 values[node] = to_array(leaf, channels_first=first)
-        return Pullback(values, results)
+        return Pullback(values, results, descent.unruled if descent else ())
 
     def curvature(
         self,
@@ -347,12 +356,18 @@ class TorchModel:
             return geometry_of(leaf, structure.has_channels_first(wrt, leaf), edges)
 
     def _recorded(
-        self, arrays: Mapping[str, Array], structure: Structure, of: str, wrt: Sequence[str]
+        self,
+        arrays: Mapping[str, Array],
+        structure: Structure,
+        of: str,
+        wrt: Sequence[str],
+        records: Records | None = None,
     ) -> tuple[Recorder, dict[str, torch.Tensor], list[Node]]:
         """Run the network forward, recorded from the nodes in `wrt` on.
 
         Usually one pass does.  Where the network's own code has switched recording off on the way
-        (a frozen backbone called under ``no_grad``), a second one is recorded throughout.
+        (a frozen backbone called under ``no_grad``), a second one is recorded throughout; as is the
+        only one where records are kept too, which tell constants from what depends on the input.
         """
         network = self._network
         inputs = {node: network.input_of(node) for node in wrt if is_special(node)}
@@ -364,13 +379,13 @@ class TorchModel:
             )
         layers = [node for node in wrt if node not in inputs]
         self._need_layers([*layers, *([] if is_special(of) else [of])])
-        for everywhere in (False, True):
+        for everywhere in (False, True) if records is None else (True,):
             recorder = Recorder(everywhere)
             watches = [network.watch(structure, node, recorder.leaf(node)) for node in layers]
             if not is_special(of):
                 watches.append(network.watch(structure, of, recorder.root(of)))
             fed = recorder.feed(network.tensors(arrays), inputs)
-            with recorder.recording(), watching(watches):
+            with recorder.recording(), watching(watches), records or nullcontext():
                 ends = network.run(fed, structure)
             recorder.roots |= ends
             _check_called([*wrt, of], {*recorder.leaves, *recorder.roots})
@@ -400,6 +415,10 @@ class TorchModel:
         name = layer if layer in known else find_layer(self.layers, layer).path
         return arrays_of(known[name])
 
+    def _paths(self) -> dict[nn.Module, str]:
+        """Name the network's layers, by their modules."""
+        return {module: name for name, _, module in named_layers(self._network.module)}
+
     def _need_layers(self, nodes: Collection[str]) -> None:
         """Check that the network lets its layers be looked at, where this is asked for."""
         if nodes:
@@ -425,6 +444,15 @@ def _is_input(node: str) -> bool:
 def _given(asked: Cotangent, value: Array) -> Array:
     """Give an array, or what a function makes of a copy of the value."""
     return asked(value.copy()) if callable(asked) else asked
+
+
+def _differentiated(
+    root: torch.Tensor, cotangent: torch.Tensor, leaves: Sequence[torch.Tensor]
+) -> Sequence[torch.Tensor]:
+    """Multiply by the transposed derivative of a value by others."""
+    if not leaves:
+        return ()
+    return torch.autograd.grad(root, leaves, cotangent, materialize_grads=True)
 
 
 def _ends(ends: Mapping[str, torch.Tensor], structure: Structure) -> dict[str, Array]:

@@ -21,6 +21,8 @@ class Recorder:
     ----------
     everywhere : bool
         Record from the start, and go on where the network's own code switches recording off.
+    inputs : list of Tensor
+        The network's inputs, as far as they are recorded.
     leaves : dict of str to Tensor
         The values at the nodes that are differentiated with respect to.
     roots : dict of str to Tensor
@@ -30,6 +32,7 @@ class Recorder:
     """
 
     everywhere: bool
+    inputs: list[torch.Tensor] = field(default_factory=list)
     leaves: dict[str, torch.Tensor] = field(default_factory=dict)
     roots: dict[str, torch.Tensor] = field(default_factory=dict)
     interrupted: bool = False
@@ -53,6 +56,7 @@ class Recorder:
         """
         for name, tensor in tensors.items():
             tensor.requires_grad_(self.everywhere or name in wanted.values())
+        self.inputs = [tensor for tensor in tensors.values() if tensor.requires_grad]
         self.leaves.update({node: tensors[name] for node, name in wanted.items()})
         with torch.enable_grad():
             return {name: t.clone() if t.requires_grad else t for name, t in tensors.items()}

@@ -1,4 +1,4 @@
-"""Backward rules: hooks on the operations of the graph that autograd recorded.
+"""Backward rules of gradients: hooks on the operations of the graph that autograd recorded.
 
 They live as long as this graph, which one call makes and drops; nothing of the network is touched.
 Functional, in-place, traced and exported rectifiers are all found, since each leaves its operation
@@ -11,22 +11,14 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch.autograd.function import BackwardCFunction
 
 from cnnviz_core.errors import RuleError
 from cnnviz_core.rules import BackwardRule
 from cnnviz_core.steps import ReluStep
-from cnnviz_torch.graph import Node
+from cnnviz_torch.graph import Node, is_opaque
 
-__all__ = ["KINDS", "apply_rule", "check_rule"]
+__all__ = ["about_gradients", "apply_rule", "is_rectifier", "refused"]
 
-KINDS = ("relu",)
-"""The kinds of operation whose backward step can be overridden."""
-
-# Operations that hold others, in which rectifiers may hide.
-_OPAQUE = ("CompiledFunctionBackward", "DifferentiableGraphBackward", "CopySlices")
-# A user's own full backward hook on a module; it hands the gradient on.
-_TRANSPARENT = ("BackwardHookFunctionBackward",)
 # Rectifiers, by the name of their backward node without its number, each with the attribute that
 # holds the bound below which it cuts off: it must be zero.
 _RECTIFIERS = {
@@ -42,26 +34,25 @@ _RECTIFIERS = {
 _MAXIMA = ("MaximumBackward", "FmaxBackward")
 
 
-def check_rule(rule: BackwardRule) -> None:
-    """Check that every step of a rule is one that this backend knows.
+def about_gradients(rule: BackwardRule) -> bool:
+    """Tell whether a rule only overrides what rectifiers do to a gradient.
 
     Parameters
     ----------
     rule : BackwardRule
-        The rule.
+        Any.
 
-    Raises
-    ------
-    RuleError
-        If one is unknown.
+    Returns
+    -------
+    bool
+        If not, it takes `cnnviz_torch.relevance`.
     """
-    for kind, step in rule.steps.items():
-        if kind not in KINDS or not isinstance(step, ReluStep):
-            raise RuleError(
-                f"the rule {rule.name!r} has the step {step!r} for {kind!r}",
-                f"steps for {', '.join(map(repr, KINDS))} (a ReluStep)",
-                f"use a backend that offers it: its models' capabilities name 'rule:{kind}'",
-            )
+    steps = rule.steps.values()
+    return (
+        rule.needs <= {"rule:relu"}
+        and all(isinstance(step, ReluStep) for step in steps)
+        and rule.unknown == "differentiate"
+    )
 
 
 def apply_rule(rule: BackwardRule, nodes: Iterable[Node], way: str) -> None:
@@ -70,7 +61,7 @@ def apply_rule(rule: BackwardRule, nodes: Iterable[Node], way: str) -> None:
     Parameters
     ----------
     rule : BackwardRule
-        The rule; `check_rule` has passed it.
+        The rule; it is one `about_gradients`.
     nodes : iterable of Node
         The operations through which the gradient will pass.
     way : str
@@ -87,15 +78,9 @@ def apply_rule(rule: BackwardRule, nodes: Iterable[Node], way: str) -> None:
         return
     nodes = list(nodes)
     for node in nodes:
-        if _opaque(node):
-            raise RuleError(
-                f"the rule {rule.name!r} cannot be applied: the rectifiers inside "
-                f"{node.name()!r} cannot be seen {way}",
-                "a network of plain torch operations (no compiled or scripted part, no "
-                "autograd.Function of its own, no in-place operation on a slice)",
-                "call its uncompiled original, or use a method without a rule, such as saliency",
-            )
-    rectifiers = [node for node in nodes if _is_rectifier(node)]
+        if is_opaque(node):
+            raise refused(rule, node, way)
+    rectifiers = [node for node in nodes if is_rectifier(node)]
     if not rectifiers:
         raise RuleError(
             f"the rule {rule.name!r} would change nothing: there is no relu {way}",
@@ -106,16 +91,44 @@ def apply_rule(rule: BackwardRule, nodes: Iterable[Node], way: str) -> None:
         node.register_hook(_hook(step))
 
 
-def _opaque(node: Node) -> bool:
-    """Tell whether an operation holds others that cannot be seen."""
-    name = node.name()
-    if name.endswith(_TRANSPARENT):
-        return False
-    return name.endswith(_OPAQUE) or isinstance(node, BackwardCFunction)
+def refused(rule: BackwardRule, node: Node, between: str) -> RuleError:
+    """Say that a rule meets an operation that cannot be looked into.
+
+    Parameters
+    ----------
+    rule : BackwardRule
+        The rule.
+    node : Node
+        The operation.
+    between : str
+        What it lies between.
+
+    Returns
+    -------
+    RuleError
+    """
+    hidden = "rectifiers" if about_gradients(rule) else "operations"
+    return RuleError(
+        f"the rule {rule.name!r} cannot be applied: the {hidden} inside "
+        f"{node.name()!r} cannot be seen {between}",
+        "a network of plain torch operations (no compiled or scripted part, no "
+        "autograd.Function of its own, no in-place operation on a slice)",
+        "call its uncompiled original, or use a method without a rule, such as saliency",
+    )
 
 
-def _is_rectifier(node: Any) -> bool:
-    """Tell whether an operation is a rectifier."""
+def is_rectifier(node: Any) -> bool:
+    """Tell whether an operation is a rectifier.
+
+    Parameters
+    ----------
+    node : Node
+        Any.
+
+    Returns
+    -------
+    bool
+    """
     name = node.name().rstrip("0123456789")
     if name in _MAXIMA:
         operands = (node._saved_self, node._saved_other)

@@ -1,0 +1,475 @@
+"""Operations that are linear in what they take, as `cnnviz_core.redistribution` asks for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import torch
+import torch.nn.functional as F
+
+from cnnviz_core.errors import RuleError
+from cnnviz_core.redistribution import modified, of_one
+from cnnviz_core.steps import AS_IS, POSITIVE, Part, Slopes
+
+__all__ = [
+    "Affine",
+    "Average",
+    "Bounds",
+    "Convolution",
+    "Dense",
+    "Functions",
+    "Linear",
+    "Sum",
+    "padded_shape",
+    "unpadded",
+]
+
+_MANY = 64  # Contributions of which those of either sign seldom add up to next to nothing.
+
+Bounds: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]] | None
+
+
+@dataclass(frozen=True)
+class Functions:
+    """What `cnnviz_core.redistribution` needs to know of tensors.
+
+    Attributes
+    ----------
+    dtype : torch.dtype
+        Their type.
+    """
+
+    dtype: torch.dtype
+
+    def positive(self, values: torch.Tensor) -> torch.Tensor:
+        """Give ``max(values, 0)``."""
+        return values.clamp(min=0)
+
+    def negative(self, values: torch.Tensor) -> torch.Tensor:
+        """Give ``min(values, 0)``."""
+        return values.clamp(max=0)
+
+    def power(self, values: torch.Tensor, exponent: float) -> torch.Tensor:
+        """Give ``abs(values) ** exponent``."""
+        return values * values if exponent == 2 else values.abs() ** exponent
+
+    def ones(self, values: torch.Tensor) -> torch.Tensor:
+        """Give ones of the same shape."""
+        return torch.ones_like(values)
+
+    def where(
+        self, condition: torch.Tensor, one: torch.Tensor | float, other: torch.Tensor | float
+    ) -> torch.Tensor:
+        """Choose one where a condition holds, and another elsewhere."""
+        if isinstance(other, torch.Tensor) or (isinstance(one, torch.Tensor) and other != 0):
+            return torch.where(condition, one, other)
+        # On a processor torch.where takes twenty times as long as arithmetic does.
+        chosen = condition.view(torch.uint8).to(self.dtype)
+        if isinstance(one, torch.Tensor):
+            return chosen.mul_(one)
+        return chosen.mul_(one - other).add_(other)
+
+    def unless_zero(
+        self,
+        values: torch.Tensor,
+        compute: Callable[[], Sequence[torch.Tensor]],
+        like: Sequence[torch.Tensor],
+    ) -> Sequence[torch.Tensor]:
+        """Compute something, or give zeros like some tensors where all values are zero."""
+        low, high = torch.aminmax(values)
+        return [torch.zeros_like(x) for x in like] if low == 0 == high else compute()
+
+
+@dataclass
+class Linear:
+    """Any of the operations here.
+
+    Attributes
+    ----------
+    inputs : sequence of Tensor
+        What it took.
+    """
+
+    inputs: Sequence[torch.Tensor]
+
+    @cached_property
+    def nonnegative(self) -> bool:
+        """Whether no input is negative."""
+        return all(not x.numel() or bool(x.min() >= 0) for x in self.inputs)
+
+    def output(self) -> torch.Tensor:
+        """Give what it makes of its inputs."""
+        return self.forward(self.inputs, AS_IS, AS_IS)
+
+    def bound(self, end: str) -> torch.Tensor:
+        """Refuse: bounds are those of channels, which only weights tell."""
+        raise RuleError(
+            f"the {end} bound of the input is asked for at a sum or an average",
+            "steps with bounds at convolutions and dense layers",
+            "name such a step among those at the first layer: first={'conv': z_box()}",
+        )
+
+    def forward(
+        self, inputs: Sequence[torch.Tensor], weight: Part, bias: Part | None
+    ) -> torch.Tensor:
+        """Apply it to other inputs, with modified weights and a modified bias or none."""
+        raise NotImplementedError
+
+    def backward(self, values: torch.Tensor, weight: Part) -> Sequence[torch.Tensor]:
+        """Multiply by its transposed modified weights."""
+        raise NotImplementedError
+
+
+@dataclass
+class Affine:
+    """Constants that scale and shift a result along its channels, ``scale * y + shift``.
+
+    Attributes
+    ----------
+    scale, shift : Tensor (C,) or (), or None
+        None for 1 and 0.
+    """
+
+    scale: torch.Tensor | None = None
+    shift: torch.Tensor | None = None
+
+    def then(self, scale: torch.Tensor | None, shift: torch.Tensor | None) -> Affine:
+        """Scale and shift once more."""
+        return Affine(
+            self.scale if scale is None else scale if self.scale is None else self.scale * scale,
+            _sum(_product(self.shift, scale), shift),
+        )
+
+    def of_bias(self, bias: torch.Tensor | None) -> torch.Tensor | None:
+        """Give the bias that an operation with a bias, or none, has with the constants in it."""
+        return _sum(_product(bias, self.scale), self.shift)
+
+
+@dataclass
+class _Weighted(Linear):
+    """An operation with weights, in which the constants behind it are folded.
+
+    Attributes
+    ----------
+    weight : Tensor
+        As the operation took it.
+    bias : Tensor, or None
+        Likewise.
+    result : Tensor, or None
+        What it made, where that was kept.
+    behind : Affine
+        The constants.
+    bounds : tuple, or None
+        As of `cnnviz_core.rules.BackwardRule`.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    result: torch.Tensor | None
+    behind: Affine
+    bounds: Bounds
+    _made: dict[Part, torch.Tensor] = field(default_factory=dict, init=False)
+    _ups: dict[bool, torch.Tensor] = field(default_factory=dict, init=False)
+
+    def output(self) -> torch.Tensor:
+        """Give its result behind the constants."""
+        return self._output
+
+    @cached_property
+    def _output(self) -> torch.Tensor:
+        """Its result behind the constants."""
+        if self.result is None:
+            return self._applied(self.inputs[0], AS_IS, AS_IS)
+        y, behind = self.result, self.behind
+        if behind.scale is not None:
+            y = y * self._along(behind.scale, y)
+        if behind.shift is not None:
+            y = y + self._along(behind.shift, y)
+        return y.to(self.weight.dtype)
+
+    def bound(self, end: str) -> torch.Tensor:
+        """Fill a tensor of its input's shape with the least or greatest values."""
+        low, high = self.bounds or ((), ())
+        x = self.inputs[0]
+        values = x.new_tensor(low if end == "low" else high)
+        channels = x.shape[self._axis(x)]
+        if len(values) not in (1, channels):
+            raise RuleError(
+                f"the bounds are those of {len(values)} channels, and the first layer takes "
+                f"{channels} values",
+                "one bound for all, or a first layer that takes the input's channels as they are",
+                "give one least and one greatest value: rule.bounded([low], [high])",
+            )
+        return self._along(values, x).expand_as(x)
+
+    def forward(
+        self, inputs: Sequence[torch.Tensor], weight: Part, bias: Part | None
+    ) -> torch.Tensor:
+        """Apply it to other inputs, with modified weights and a modified bias or none."""
+        (x,) = inputs
+        own = x is self.inputs[0] and self.result is not None and bias in (None, weight)
+        if own and isinstance(weight, Slopes) and self._fan_in() >= _MANY:
+            return self._of_signs(weight, bias is not None)
+        return self._applied(x, weight, bias)
+
+    def _of_signs(self, weight: Slopes, with_bias: bool) -> torch.Tensor:
+        """Apply it to its own inputs, with weights scaled by their sign.
+
+        What positive and negative weights make is in sum its output, so that one is enough.  The
+        other comes out as a difference, exact only as long as it is not much smaller.
+        """
+        more = weight.positive - weight.negative
+        up = self._up(with_bias) if more else None
+        if weight.negative == 0 and up is not None:
+            return up if more == 1 else more * up
+        bias = None if with_bias else self.modified_bias(AS_IS)
+        both = self.output()
+        both = both if bias is None else both - self._along(bias, both)
+        both = both if weight.negative == 1 else weight.negative * both
+        return both if up is None else torch.add(both, up, alpha=more)
+
+    def _up(self, with_bias: bool) -> torch.Tensor:
+        """Apply its positive weights to its own inputs."""
+        if with_bias not in self._ups:
+            bias = POSITIVE if with_bias else None
+            self._ups[with_bias] = self._applied(self.inputs[0], POSITIVE, bias)
+        return self._ups[with_bias]
+
+    def modified(self, part: Part) -> torch.Tensor:
+        """Give the weight as a part of a term makes it."""
+        if part not in self._made:
+            self._made[part] = self._modified(part)
+        return self._made[part]
+
+    def _modified(self, part: Part) -> torch.Tensor:
+        """Make the weight as a part of a term makes it."""
+        if part == AS_IS:
+            return self.weight if self.behind.scale is None else self._scaled(self.behind.scale)
+        weight = self.modified(AS_IS)
+        if isinstance(part, Slopes) and part.positive and part.negative:
+            leaky = F.leaky_relu(weight, part.negative / part.positive)  # a single pass
+            return leaky if part.positive == 1 else leaky.mul_(part.positive)
+        return modified(part, weight, Functions(weight.dtype))
+
+    def modified_bias(self, part: Part | None) -> torch.Tensor | None:
+        """Give the bias as a part of a term makes it."""
+        bias = None if part is None else self.behind.of_bias(self.bias)
+        if bias is None or part is None:
+            return None
+        return modified(part, bias.to(self.weight), Functions(self.weight.dtype))
+
+    def _applied(self, x: torch.Tensor, weight: Part, bias: Part | None) -> torch.Tensor:
+        """Apply it to an input, with modified weights and a modified bias or none."""
+        raise NotImplementedError
+
+    def _fan_in(self) -> int:
+        """Tell how many values each result is made of, at most."""
+        raise NotImplementedError
+
+    def _axis(self, values: torch.Tensor) -> int:
+        """Tell on which axis the channels of an input or a result are."""
+        raise NotImplementedError
+
+    def _along(self, values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        """Lay values along the channels."""
+        behind = like.ndim - self._axis(like) - 1
+        return values.reshape(-1, *(1,) * behind) if values.ndim else values
+
+    def _scaled(self, scale: torch.Tensor) -> torch.Tensor:
+        """Give the weight scaled along the channels that it makes."""
+        raise NotImplementedError
+
+
+@dataclass
+class Convolution(_Weighted):
+    """A convolution or a transposed one, and the zeros that are padded before it.
+
+    Attributes
+    ----------
+    options : sequence
+        Stride, padding, dilation, whether it is transposed, output padding, and groups, as
+        ``torch.convolution`` takes them.
+    border : sequence of int
+        How many zeros are padded before, as `torch.nn.functional.pad` takes it; the input is what
+        they are padded to.
+    """
+
+    options: Sequence[Any]
+    border: Sequence[int] = ()
+
+    def _applied(self, x: torch.Tensor, weight: Part, bias: Part | None) -> torch.Tensor:
+        """Convolve."""
+        weights, shift = self.modified(weight), self.modified_bias(bias)
+        shift = shift if shift is None else shift.expand(self._channels())
+        return torch.convolution(self._padded(x), weights, shift, *self.options)
+
+    def backward(self, values: torch.Tensor, weight: Part) -> Sequence[torch.Tensor]:
+        """Convolve with the transposed weights."""
+        x = self.inputs[0]  # of which the shape matters
+        x = x.new_empty(padded_shape(x.shape, self.border)) if self.border else x
+        back, _, _ = torch.ops.aten.convolution_backward(
+            values, x, self.modified(weight), None, *self.options, (True, False, False)
+        )
+        return [unpadded(back, self.border)]
+
+    def _padded(self, x: torch.Tensor) -> torch.Tensor:
+        """Pad with zeros."""
+        return F.pad(x, list(self.border)) if self.border else x
+
+    def _axis(self, values: torch.Tensor) -> int:
+        """Tell on which axis the channels are: before those of places."""
+        return values.ndim - self.weight.ndim + 1
+
+    def _fan_in(self) -> int:
+        """Tell how many values each result is made of, at most."""
+        return self.weight.numel() // self._channels()
+
+    def _channels(self) -> int:
+        """Tell how many channels it makes."""
+        transposed, groups = self.options[3], self.options[5]
+        return int(self.weight.shape[1] * groups if transposed else self.weight.shape[0])
+
+    def _scaled(self, scale: torch.Tensor) -> torch.Tensor:
+        """Give the weight scaled along the channels that it makes."""
+        w, (_, _, _, transposed, _, groups) = self.weight, self.options
+        if not scale.ndim:
+            return w * scale
+        if not transposed:
+            return (w * scale.reshape(-1, *(1,) * (w.ndim - 1))).to(w.dtype)
+        by_group = w.unflatten(0, (groups, -1))  # (groups, C_in / groups, C_out / groups, ...)
+        scales = scale.reshape(groups, 1, -1, *(1,) * (w.ndim - 2))
+        return (by_group * scales).flatten(0, 1).to(w.dtype)
+
+
+@dataclass
+class Dense(_Weighted):
+    """A product with a constant matrix, ``x @ weight + bias``, or ``weight @ x + bias``.
+
+    Attributes
+    ----------
+    left : bool
+        Whether the weight is the first factor.
+    """
+
+    left: bool = False
+
+    def _applied(self, x: torch.Tensor, weight: Part, bias: Part | None) -> torch.Tensor:
+        """Multiply."""
+        w, b = self.modified(weight), self.modified_bias(bias)
+        y = w @ x if self.left else x @ w
+        return y if b is None else y + b
+
+    def backward(self, values: torch.Tensor, weight: Part) -> Sequence[torch.Tensor]:
+        """Multiply by the transposed matrix."""
+        w = self.modified(weight).mT
+        return [w @ values if self.left else values @ w]
+
+    def _fan_in(self) -> int:
+        """Tell how many values each result is made of."""
+        return self.weight.shape[-1 if self.left else -2]
+
+    def _axis(self, values: torch.Tensor) -> int:
+        """Tell on which axis the channels are: the last."""
+        return values.ndim - 1
+
+    def _scaled(self, scale: torch.Tensor) -> torch.Tensor:
+        """Give the weight scaled along the channels that it makes."""
+        return (self.weight * scale).to(self.weight.dtype)
+
+
+@dataclass
+class Sum(Linear):
+    """A sum of several values of one shape."""
+
+    def forward(
+        self, inputs: Sequence[torch.Tensor], weight: Part, bias: Part | None
+    ) -> torch.Tensor:
+        """Add up."""
+        total = sum(inputs[1:], inputs[0])
+        return total if of_one(weight) == 1 else of_one(weight) * total
+
+    def backward(self, values: torch.Tensor, weight: Part) -> Sequence[torch.Tensor]:
+        """Hand the same down to each."""
+        given = values if of_one(weight) == 1 else of_one(weight) * values
+        return [given] * len(self.inputs)
+
+
+@dataclass
+class Average(Linear):
+    """A mean or a sum over places.
+
+    Attributes
+    ----------
+    apply, transposed : callable
+        The operation, of its input; and its derivative, of what arrives.
+    """
+
+    apply: Callable[[torch.Tensor], torch.Tensor]
+    transposed: Callable[[torch.Tensor], torch.Tensor]
+
+    def forward(
+        self, inputs: Sequence[torch.Tensor], weight: Part, bias: Part | None
+    ) -> torch.Tensor:
+        """Average."""
+        averaged = self.apply(inputs[0])
+        return averaged if of_one(weight) == 1 else of_one(weight) * averaged
+
+    def backward(self, values: torch.Tensor, weight: Part) -> Sequence[torch.Tensor]:
+        """Spread out."""
+        spread = self.transposed(values)
+        return [spread if of_one(weight) == 1 else of_one(weight) * spread]
+
+
+def unpadded(values: torch.Tensor, border: Sequence[int]) -> torch.Tensor:
+    """Cut a border off.
+
+    Parameters
+    ----------
+    values : Tensor
+        Any.
+    border : sequence of int
+        As `torch.nn.functional.pad` took it: from the last axis on, before and after.
+
+    Returns
+    -------
+    Tensor
+        A view.
+    """
+    for k in range(len(border) // 2):
+        axis = values.ndim - 1 - k
+        before, after = border[2 * k : 2 * k + 2]
+        values = values.narrow(axis, before, values.shape[axis] - before - after)
+    return values
+
+
+def padded_shape(shape: Sequence[int], border: Sequence[int]) -> list[int]:
+    """Give the shape that values have with a border.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        The shape without.
+    border : sequence of int
+        As `torch.nn.functional.pad` takes it.
+
+    Returns
+    -------
+    list of int
+    """
+    sizes = list(shape)
+    for k, n in enumerate(border):
+        sizes[-1 - k // 2] += n
+    return sizes
+
+
+def _product(a: torch.Tensor | None, b: torch.Tensor | None) -> torch.Tensor | None:
+    """Multiply; None stands for nothing as the first and for 1 as the second factor."""
+    return a if a is None or b is None else a * b
+
+
+def _sum(a: torch.Tensor | None, b: torch.Tensor | None) -> torch.Tensor | None:
+    """Add; None stands for nothing."""
+    return b if a is None else a if b is None else a + b
