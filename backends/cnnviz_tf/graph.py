@@ -6,6 +6,7 @@ import contextvars
 import itertools
 import threading
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -14,12 +15,21 @@ import tensorflow as tf
 from cnnviz_core.checks import check_cotangent, check_direction
 from cnnviz_core.errors import ArrayError, UnknownLayerError, UnsupportedModelError
 from cnnviz_core.model import INPUT, LOGITS, OUTPUT, Array, Cotangent, as_float, input_node
-from cnnviz_core.rules import BackwardRule
+from cnnviz_core.rules import BackwardRule, check_steps
 from cnnviz_core.spatial import Geometry
 from cnnviz_tf.execution import as_traced
 from cnnviz_tf.geometry import geometry_of
+from cnnviz_tf.kinds import Facts
 from cnnviz_tf.logits import scores_before
-from cnnviz_tf.rules import check_applicable, check_applied, differentiable_ops, in_force, relu_step
+from cnnviz_tf.relevance import hand_down, plan, unruled
+from cnnviz_tf.rules import (
+    check_applicable,
+    check_applied,
+    differentiable_ops,
+    in_force,
+    is_about_rectifiers,
+    relu_step,
+)
 from cnnviz_tf.second import check_differentiable_twice, twice, without_second_derivative
 from cnnviz_tf.trace import Traced
 
@@ -61,6 +71,8 @@ class Graph:
         self._lock = threading.Lock()
         self._pruned: dict[Hashable, Any] = {}
         self._seeds: dict[Hashable, tuple[tf.Tensor, tf.Tensor]] = {}
+        self._facts: Facts | None = None
+        self._unruled: dict[Hashable, tuple[str, ...]] = {}
 
     def __contains__(self, node: str) -> bool:
         return node in self._tensors
@@ -175,7 +187,7 @@ class Graph:
         of: str,
         wrt: Sequence[str],
         rule: BackwardRule,
-    ) -> tuple[dict[str, Array], dict[str, Array]]:
+    ) -> tuple[dict[str, Array], dict[str, Array], tuple[str, ...]]:
         """Compute a vector-Jacobian product, and the values on its way, in one run.
 
         Parameters
@@ -189,7 +201,7 @@ class Graph:
         wrt : sequence of str
             The nodes with respect to which it is differentiated.
         rule : BackwardRule
-            How the gradient passes rectifiers.
+            How the gradient, or relevance, passes operations.
 
         Returns
         -------
@@ -197,13 +209,26 @@ class Graph:
             At `of`, `LOGITS`, `OUTPUT`, and the nodes in `wrt` that are no inputs.
         gradients : dict of str to ndarray
             At every node in `wrt`.
+        unruled : tuple of str
+            The operations for which the rule has no step, if it is to say so.
+
+        Raises
+        ------
+        RuleError
+            If the rule cannot be obeyed.
         """
+        check_steps(rule)
         nodes = list(dict.fromkeys([of, LOGITS, OUTPUT, *wrt]))
         nodes = [node for node in nodes if not node.startswith(INPUT)]
-        key = ("pullback", of, tuple(wrt), relu_step(rule))
+        plain = is_about_rectifiers(rule)
+        steps = relu_step(rule) if plain else replace(rule, name="")
+        key = ("pullback", of, tuple(wrt), steps)
 
         def build() -> Any:
-            ticket, gradients = self._differentiate(of, wrt, rule)
+            if plain:
+                ticket, gradients = self._differentiate(of, wrt, rule)
+            else:
+                ticket, gradients, self._unruled[key] = self._redistribute(of, wrt, rule)
             feeds = [*self._inputs.values(), ticket]
             return self._prune(feeds, [*(self._tensors[node] for node in nodes), *gradients])
 
@@ -213,7 +238,30 @@ class Graph:
         return (
             dict(zip(nodes, results, strict=False)),
             dict(zip(wrt, results[len(nodes) :], strict=True)),
+            self._unruled.get(key, ()),
         )
+
+    def _redistribute(
+        self, of: str, wrt: Sequence[str], rule: BackwardRule
+    ) -> tuple[tf.Tensor, list[tf.Tensor], tuple[str, ...]]:
+        """Add a backward pass under a rule of relevance: also what the rule has no step for."""
+        top, ends = self._tensors[of], [self._tensors[node] for node in wrt]
+        for node, end in zip(wrt, ends, strict=True):
+            if end is not top and not differentiable_ops(top, [end]):
+                raise _unrelated(of, node)
+        graph = self._function.graph
+        self._facts = self._facts or Facts(graph, self._inputs.values())
+        between = f"between {of!r} and {', '.join(map(repr, wrt))}"
+        way, steps = plan(top, ends, self._facts, rule, between)
+        with graph.as_default():
+            ticket, seed = self._asked("cotangent", of)
+            arrived = hand_down(top, seed, way, steps, rule)
+            found = [arrived.get(end.ref()) for end in ends]
+            found = [
+                tf.zeros_like(end) if one is None else tf.identity(one)
+                for end, one in zip(ends, found, strict=True)
+            ]
+        return ticket, found, unruled(rule, steps)
 
     def _differentiate(
         self, of: str, wrt: Sequence[str], rule: BackwardRule

@@ -31,7 +31,7 @@ from cnnviz_core.model import (
     Replacement,
     Trace,
 )
-from cnnviz_core.rules import STANDARD, BackwardRule
+from cnnviz_core.rules import RULE_KINDS, STANDARD, BackwardRule
 from cnnviz_core.spatial import Geometry
 from cnnviz_tf.entry import DeclaredShape, Entry, entry_of
 from cnnviz_tf.graph import Graph
@@ -130,7 +130,8 @@ class TensorFlowModel:
     @property
     def capabilities(self) -> frozenset[str]:
         """What this very network offers."""
-        offered = {"capture", "replace", "gradient", "curvature", "geometry", "rule:relu"}
+        offered = {"capture", "replace", "gradient", "curvature", "geometry"}
+        offered |= {f"rule:{kind}" for kind in RULE_KINDS}
         return frozenset(offered if self._entry.root is None else {*offered, "parameters"})
 
     @property

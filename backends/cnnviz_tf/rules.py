@@ -10,7 +10,7 @@ own must go on working.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -26,8 +26,10 @@ __all__ = [
     "OVERRIDES",
     "check_applicable",
     "check_applied",
+    "check_in_sight",
     "differentiable_ops",
     "in_force",
+    "is_about_rectifiers",
     "relu_step",
 ]
 
@@ -99,6 +101,23 @@ def in_force(step: ReluStep | None) -> Iterator[set[tf.Operation]]:
         _RULE.reset(token)
 
 
+def is_about_rectifiers(rule: BackwardRule) -> bool:
+    """Tell whether registered gradients can obey a rule: it has a step at rectifiers at most.
+
+    Parameters
+    ----------
+    rule : BackwardRule
+        The rule.
+
+    Returns
+    -------
+    bool
+    """
+    steps = (*rule.steps.items(), *rule.first.items(), *rule.last.items())
+    own = all(kind == "relu" and isinstance(step, ReluStep) for kind, step in steps)
+    return own and rule.unknown == "differentiate"
+
+
 def relu_step(rule: BackwardRule) -> ReluStep | None:
     """Read a rule.
 
@@ -111,23 +130,7 @@ def relu_step(rule: BackwardRule) -> ReluStep | None:
     -------
     ReluStep or None
         Its step at rectifiers; None where it has none.
-
-    Raises
-    ------
-    RuleError
-        If it has a step of a kind that this backend does not know.
     """
-    unknown = sorted(
-        kind
-        for kind, step in rule.steps.items()
-        if kind != "relu" or not isinstance(step, ReluStep)
-    )
-    if unknown:
-        raise RuleError(
-            f"the rule {rule.name!r} has a step for {', '.join(map(repr, unknown))}",
-            "steps for 'relu', which is all that the TensorFlow backend knows",
-            "use another rule, or a backend that knows this one",
-        )
     return rule.steps.get("relu")
 
 
@@ -166,23 +169,48 @@ def _carries_gradient(tensor: tf.Tensor) -> bool:
     return tensor.dtype.is_floating or tensor.dtype.is_complex or tensor.dtype == tf.variant
 
 
-def _hiding(ops: Sequence[tf.Operation]) -> list[str]:
-    """Name the operations that call a function with rectifiers inside."""
+def check_in_sight(
+    rule: BackwardRule, ops: Sequence[tf.Operation], types: Mapping[str, frozenset[str]]
+) -> None:
+    """Check that no function hides operations that a rule is about.
+
+    Parameters
+    ----------
+    rule : BackwardRule
+        The rule.
+    ops : sequence of tf.Operation
+        The operations on the way.
+    types : mapping of str to set of str
+        From a kind of operation to the types of operation that may be of it.
+
+    Raises
+    ------
+    RuleError
+        If one does.
+    """
+    for kind in (*rule.steps, *rule.first, *rule.last):
+        hidden = _hiding(ops, types.get(kind, frozenset()))
+        if hidden:
+            raise _out_of_reach(rule, kind, hidden)
+
+
+def _hiding(ops: Sequence[tf.Operation], types: Collection[str]) -> list[str]:
+    """Name the operations that call a function with operations of some types inside."""
     called = {op.name: _called(op.node_def.attr) for op in ops}
     if not any(called.values()):
         return []
     library = {f.signature.name: f for f in ops[0].graph.as_graph_def().library.function}
 
-    def rectifies(name: str, seen: set[str]) -> bool:
+    def holds(name: str, seen: set[str]) -> bool:
         if name in seen or name not in library:
             return False
         seen.add(name)
         return any(
-            node.op in OVERRIDES or any(rectifies(n, seen) for n in _called(node.attr))
+            node.op in types or any(holds(n, seen) for n in _called(node.attr))
             for node in library[name].node_def
         )
 
-    return [op for op, names in called.items() if any(rectifies(n, set()) for n in names)]
+    return [op for op, names in called.items() if any(holds(n, set()) for n in names)]
 
 
 def _called(attributes: Mapping[str, Any]) -> list[str]:
@@ -211,9 +239,9 @@ def check_applicable(rule: BackwardRule, ops: Sequence[tf.Operation], between: s
     RuleError
         If there is no rectifier; if some are inside functions, or parts of another activation.
     """
-    hidden = _hiding(ops)
+    hidden = _hiding(ops, OVERRIDES)
     if hidden:
-        raise _out_of_reach(rule, hidden)
+        raise _out_of_reach(rule, "relu", hidden)
     rectifiers = [op for op in ops if op.type in OVERRIDES]
     if not rectifiers:
         raise _without_effect(rule, between)
@@ -253,7 +281,7 @@ def check_applied(
     """
     missed = [op.name for op in ops if op.type in OVERRIDES and op not in applied]
     if missed:
-        raise _out_of_reach(rule, missed)
+        raise _out_of_reach(rule, "relu", missed)
     if not applied:
         raise _without_effect(rule, between)
 
@@ -268,11 +296,11 @@ def _without_effect(rule: BackwardRule, between: str) -> RuleError:
     )
 
 
-def _out_of_reach(rule: BackwardRule, where: Sequence[str]) -> RuleError:
-    """Say that some rectifiers are hidden."""
+def _out_of_reach(rule: BackwardRule, kind: str, where: Sequence[str]) -> RuleError:
+    """Say that some operations are hidden."""
     return RuleError(
-        f"the rule {rule.name!r} cannot reach the relu inside {', '.join(where[:3])}",
-        "rectifiers in plain sight of the graph: no custom gradient, recomputation or loop around "
+        f"the rule {rule.name!r} cannot reach the {kind} inside {', '.join(where[:3])}",
+        "operations in plain sight of the graph: no custom gradient, recomputation or loop around "
         "them, and no function that cannot be inlined",
         "use a method without a rule (saliency, grad-cam), or load the network's own code instead "
         "of an exported file",

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from cnnviz_relevance.composites import excitation
 from torch import nn
 from torch.nn import functional as F
 
 from cnnviz_core.model import INPUT, LOGITS
 from cnnviz_core.registry import get_registry
+from cnnviz_relevance.composites import excitation
 from cnnviz_torch.model import wrap
 from support.real import loader, photographs
 from support.torch_nets import Vgg, seeded
@@ -143,7 +143,7 @@ def pooled_in_sight(net):
 
 
 def exact(net):
-    """Make batch norms such that zennit's, once merged, do nothing: they divide by sqrt(1 + eps)."""
+    """Make batch norms such that zennit, which divides by sqrt(1 + eps) once merged, does nothing."""
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eps = 1e-14

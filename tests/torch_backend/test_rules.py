@@ -252,5 +252,5 @@ def test_rules_leave_nothing_behind():
 @pytest.mark.parametrize("steps", [{"softmax": ReluStep(True, True)}, {"relu": "guided"}])
 def test_unknown_steps_are_refused(steps):
     model, x = wrap(seeded(Residual)), picture()
-    with pytest.raises(RuleError, match="has (the|a) step"):
+    with pytest.raises(RuleError, match=r"has (the|a) step"):
         model.pullback(x, np.ones_like, rule=BackwardRule("odd", steps))
