@@ -143,7 +143,7 @@ def pooled_in_sight(net):
 
 
 def exact(net):
-    """Make batch norms such that zennit, which divides by sqrt(1 + eps) once merged, does nothing."""
+    """Make batch norms do nothing once zennit has merged them: it divides by sqrt(1 + eps)."""
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eps = 1e-14
