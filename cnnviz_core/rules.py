@@ -16,13 +16,13 @@ from cnnviz_core.errors import RuleError
 from cnnviz_core.steps import (
     DERIVATIVE,
     PASS,
-    Bound,
     DerivativeStep,
     LinearStep,
     PassStep,
     ReluStep,
     Step,
     epsilon,
+    reads_bounds,
     without_bias,
 )
 
@@ -107,7 +107,7 @@ class BackwardRule:
         has no meaning behind it; or take the derivative and say so in `Pullback.unruled`.
     bounds : tuple of (tuple of float), or None
         The least and the greatest values of the network's input, one for each channel or one for
-        all, for steps that need them.
+        all, for those among the `first` steps that need them.
 
     Examples
     --------
@@ -153,13 +153,7 @@ class BackwardRule:
     @property
     def needs_bounds(self) -> bool:
         """Whether a step needs `bounds`."""
-        return any(
-            isinstance(term.input, Bound)
-            for step in self._all()
-            if isinstance(step, LinearStep)
-            for share in step.shares
-            for term in share.terms
-        )
+        return any(map(reads_bounds, self._all()))
 
     def step(self, kind: str | None, *, first: bool = False, last: bool = False) -> Step | None:
         """Give the step to take at an operation.
@@ -296,8 +290,8 @@ def check_steps(rule: BackwardRule) -> None:
     Raises
     ------
     RuleError
-        If a kind is unknown, a step does not fit its kind, `unknown` is misspelt, or bounds are
-        missing.
+        If a kind is unknown, a step does not fit its kind or its place, `unknown` is misspelt, or
+        bounds are missing.
     """
     for place, steps in (("steps", rule.steps), ("first", rule.first), ("last", rule.last)):
         kinds = list(RULE_KINDS) if place == "steps" else ["conv", "linear"]
@@ -313,6 +307,13 @@ def check_steps(rule: BackwardRule) -> None:
                     f"the rule {rule.name!r} has the step {step!r} for {kind!r}",
                     f"a {' or '.join(cls.__name__ for cls in RULE_KINDS[kind])} there",
                     "see cnnviz_core.steps for what each of them does",
+                )
+            if place != "first" and reads_bounds(step):
+                raise RuleError(
+                    f"the rule {rule.name!r} has a step among its {place} that reads the bounds of "
+                    "the network's input",
+                    "such a step at the layers that read the input",
+                    f"name it among the first: first={{{kind!r}: ...}}",
                 )
     if rule.unknown not in get_args(Unknown):
         raise RuleError(

@@ -36,6 +36,7 @@ __all__ = [
     "epsilon",
     "flat",
     "gamma",
+    "reads_bounds",
     "w_square",
     "without_bias",
     "z_box",
@@ -360,7 +361,7 @@ def z_box(epsilon: float = STABILISER) -> LinearStep:
     Returns
     -------
     LinearStep
-        It needs `cnnviz_core.rules.BackwardRule.bounds`.
+        For the `first` steps of a rule with `cnnviz_core.rules.BackwardRule.bounds`.
 
     References
     ----------
@@ -409,6 +410,23 @@ def flat(epsilon: float = STABILISER) -> LinearStep:
     Nature Communications 2019.
     """
     return LinearStep((Share((Term(ONES, ONES, None),)),), epsilon)
+
+
+def reads_bounds(step: Step) -> bool:
+    """Tell whether a step reads the bounds of the network's input.
+
+    Parameters
+    ----------
+    step : step
+        Any.
+
+    Returns
+    -------
+    bool
+    """
+    return isinstance(step, LinearStep) and any(
+        isinstance(term.input, Bound) for share in step.shares for term in share.terms
+    )
 
 
 def without_bias(step: LinearStep) -> LinearStep:

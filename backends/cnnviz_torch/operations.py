@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from cnnviz_core.errors import RuleError
 from cnnviz_core.redistribution import modified, of_one
 from cnnviz_core.steps import AS_IS, POSITIVE, Part, Slopes
+from cnnviz_torch.bounds import Rescaling
 
 __all__ = [
     "Affine",
@@ -105,12 +106,8 @@ class Linear:
         return self.forward(self.inputs, AS_IS, AS_IS)
 
     def bound(self, end: str) -> torch.Tensor:
-        """Refuse: bounds are those of channels, which only weights tell."""
-        raise RuleError(
-            f"the {end} bound of the input is asked for at a sum or an average",
-            "steps with bounds at convolutions and dense layers",
-            "name such a step among those at the first layer: first={'conv': z_box()}",
-        )
+        """Give an array of its input's shape that holds the least or greatest value possible."""
+        raise NotImplementedError  # `check_steps` lets first layers only ask
 
     def forward(
         self, inputs: Sequence[torch.Tensor], weight: Part, bias: Part | None
@@ -164,6 +161,8 @@ class _Weighted(Linear):
         The constants.
     bounds : tuple, or None
         As of `cnnviz_core.rules.BackwardRule`.
+    before : Rescaling, or None
+        What the network does to its input before.
     """
 
     weight: torch.Tensor
@@ -171,6 +170,7 @@ class _Weighted(Linear):
     result: torch.Tensor | None
     behind: Affine
     bounds: Bounds
+    before: Rescaling | None = field(default=None, init=False)
     _made: dict[Part, torch.Tensor] = field(default_factory=dict, init=False)
     _ups: dict[bool, torch.Tensor] = field(default_factory=dict, init=False)
 
@@ -192,9 +192,15 @@ class _Weighted(Linear):
 
     def bound(self, end: str) -> torch.Tensor:
         """Fill a tensor of its input's shape with the least or greatest values."""
-        low, high = self.bounds or ((), ())
+        low, high = (self._filled(values) for values in self.bounds or ((), ()))
+        if self.before is not None:
+            return self.before.of_bounds(low, high, end)
+        return low if end == "low" else high
+
+    def _filled(self, given: Sequence[float]) -> torch.Tensor:
+        """Fill a tensor of its input's shape with one value for each channel."""
         x = self.inputs[0]
-        values = x.new_tensor(low if end == "low" else high)
+        values = x.new_tensor(given)
         channels = x.shape[self._axis(x)]
         if len(values) not in (1, channels):
             raise RuleError(

@@ -17,7 +17,16 @@ from torch.autograd.graph import Node, get_gradient_edge
 
 from cnnviz_core.redistribution import redistribute
 from cnnviz_core.rules import BackwardRule, without_effect, without_step
-from cnnviz_core.steps import AS_IS, PASS, LinearStep, PassStep, ReluStep, Step
+from cnnviz_core.steps import (
+    AS_IS,
+    PASS,
+    LinearStep,
+    PassStep,
+    ReluStep,
+    Step,
+    reads_bounds,
+)
+from cnnviz_torch.bounds import rescaling_before
 from cnnviz_torch.flow import DENSE, PLACING, Flow, Place
 from cnnviz_torch.folding import Fold, folded
 from cnnviz_torch.graph import derivative, operation_name, shape_of
@@ -241,6 +250,8 @@ class Descent:
         fold = self._folds.get(node) or Fold()
         operation: Any = linear_operation(node, self.flow, self.records, fold, self.rule.bounds)
         if isinstance(step, LinearStep):
+            if reads_bounds(step):
+                operation.before = rescaling_before(node, operation.inputs[0], self.flow)
             parts = redistribute(step, operation, arriving, Functions(arriving.dtype))
         else:
             parts = operation.backward(arriving, AS_IS)

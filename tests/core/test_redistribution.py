@@ -221,12 +221,18 @@ def drawn(net, seed=0):
     return x, rng.normal(size=(2, *net.shapes()["op"]))
 
 
+def taking(kind, step):
+    """Make the rule of one step at the one operation, which reads the input."""
+    place = "first" if kind in ("conv", "linear") else "steps"
+    return BackwardRule("one", **{place: {kind: step}})
+
+
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_a_step_is_its_formula(name, kind):
     step, shares = STEPS[name]
     net = spec_of(kind)
     x, relevance = drawn(net)
-    rule = BackwardRule("one", {kind: step}).bounded([LOW], [HIGH])
+    rule = taking(kind, step).bounded([LOW], [HIGH])
     nodes = [f"@input:{key}" for key in x]
     found = ReferenceModel(net, "float64").pullback(x, relevance, wrt=nodes, rule=rule).gradients
     for n in range(2):
@@ -241,7 +247,7 @@ def test_bounds_of_each_channel_are_those_of_the_channels():
     net = spec_of("linear")
     x, relevance = drawn(net)
     low, high = np.linspace(-3, -2, 5), np.linspace(2, 4, 5)
-    rule = BackwardRule("box", {"linear": z_box(0.0)}).bounded(low, high)
+    rule = taking("linear", z_box(0.0)).bounded(low, high)
     found = ReferenceModel(net, "float64").pullback(x, relevance, rule=rule).gradients[INPUT]
     w = net.parameters["op.weight"]
     ends = low[:, None] * np.maximum(w, 0) + high[:, None] * np.minimum(w, 0)
@@ -306,7 +312,7 @@ def counted(kind, step, nonnegative):
     value = OPERATIONS[kind].forward(inputs, arrays, op.attrs)
     operation = Counted(op, inputs, value, arrays)
     operation.nonnegative = nonnegative
-    rule = BackwardRule("one", {kind: step}).bounded([LOW], [HIGH])
+    rule = taking(kind, step).bounded([LOW], [HIGH])
     return take_step(step, operation, relevance, rule), operation.asked
 
 

@@ -313,7 +313,7 @@ def test_what_is_announced_must_be_a_rule_whose_steps_can_be_taken(ruled):
 def test_a_rule_that_lacks_bounds_is_made_without(ruled):
     box = relevance_rule("box", epsilon(), first=z_box())
     assert ruled(box=box).rule("box") is box
-    bad = BackwardRule("bad", {"conv": z_box(), "relu": epsilon()})
+    bad = BackwardRule("bad", {"relu": epsilon()}, first={"conv": z_box()})
     with pytest.raises(RuleError, match="'relu'"):
         ruled(bad=bad).rule("bad")
 

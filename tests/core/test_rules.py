@@ -186,7 +186,9 @@ def test_without_bias_keeps_all_else():
         ({"steps": {"conv": PASS}}, "for 'conv'", "a LinearStep or DerivativeStep"),
         ({"steps": {"maxpool": epsilon()}}, "for 'maxpool'", "a DerivativeStep"),
         ({"first": {"conv": ReluStep(True, True)}}, "for 'conv'", "LinearStep"),
-        ({"steps": {"conv": z_box()}}, "the least and the greatest value", "bounds"),
+        ({"first": {"conv": z_box()}}, "the least and the greatest value", "bounds"),
+        ({"steps": {"conv": z_box()}}, "the bounds of the network's input", "read the input"),
+        ({"last": {"linear": z_box()}}, "the bounds of the network's input", "read the input"),
     ],
 )
 def test_steps_that_cannot_be_taken(changes, said, expected):

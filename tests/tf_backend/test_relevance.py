@@ -439,8 +439,9 @@ def test_bounds_are_those_of_the_networks_input(rng):
     )
     with pytest.raises(RuleError, match="bounds for 2 channels"):
         relevance(plain, x, rule.bounded([0.0, 0.0], [1.0, 1.0]))
+    averaged = sequential(lambda: L.AveragePooling2D(2), lambda: L.Conv2D(4, 2))
     with pytest.raises(RuleError, match="nothing is known"):
-        relevance(plain, x, relevance_rule("box", steps.z_box()).bounded([0.0], [1.0]))
+        relevance(averaged, x, rule.bounded([0.0], [256.0]))
 
 
 # ---------------------------------------------------------------- the network and its graph
