@@ -39,6 +39,10 @@ class ArrayFunctions(Protocol[T]):
         """Choose one where a condition holds, and another elsewhere."""
         ...
 
+    def stabilised(self, values: T, epsilon: float) -> T:
+        """Add a number to values with their sign; that of zero is +."""
+        ...
+
     def unless_zero(
         self, values: T, compute: Callable[[], Sequence[T]], like: Sequence[T]
     ) -> Sequence[T]:
@@ -219,7 +223,7 @@ def _inputs_of(
 def _divided(relevance: Any, z: Any, epsilon: float, functions: ArrayFunctions[Any]) -> Any:
     """Divide relevance by a denominator that is kept away from zero."""
     if epsilon:
-        return relevance / (z + functions.where(z >= 0, epsilon, -epsilon))
+        return relevance / functions.stabilised(z, epsilon)
     some = z != 0
     return functions.where(some, relevance / functions.where(some, z, 1.0), 0.0)
 

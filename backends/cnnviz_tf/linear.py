@@ -54,6 +54,10 @@ class Functions:
         chosen = [tf.convert_to_tensor(values, self._dtype) for values in (one, other)]
         return tf.where(condition, *chosen)
 
+    def stabilised(self, values: tf.Tensor, epsilon: float) -> tf.Tensor:
+        """Add a number to values with their sign; that of zero is +."""
+        return values + self.where(values >= 0, epsilon, -epsilon)
+
     def unless_zero(
         self,
         values: tf.Tensor,

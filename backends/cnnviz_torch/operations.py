@@ -73,6 +73,10 @@ class Functions:
             return chosen.mul_(one)
         return chosen.mul_(one - other).add_(other)
 
+    def stabilised(self, values: torch.Tensor, epsilon: float) -> torch.Tensor:
+        """Add a number to values with their sign."""
+        return torch.copysign(values.new_tensor(epsilon), values).add_(values)
+
     def unless_zero(
         self,
         values: torch.Tensor,

@@ -56,6 +56,9 @@ class _Functions:
     def where(self, condition: Array, one: Array | float, other: Array | float) -> Array:
         return np.where(condition, one, other)
 
+    def stabilised(self, values: Array, epsilon: float) -> Array:
+        return values + np.copysign(values.dtype.type(epsilon), values)
+
     def unless_zero(
         self, values: Array, compute: Callable[[], Sequence[Array]], like: Sequence[Array]
     ) -> Sequence[Array]:
