@@ -9,11 +9,78 @@ import numpy as np
 import numpy.typing as npt
 
 from cnnviz_core.errors import ArrayError
+from cnnviz_core.fills import Filling
+from cnnviz_core.masks import Masks, batches_of
 from cnnviz_core.model import LOGITS, OUTPUT, Array, Model
 from cnnviz_core.progress import advance
 from cnnviz_core.targets import Target, scores_of, target_node
 
-__all__ = ["distinct_samples", "score_masked", "score_replaced"]
+__all__ = ["distinct_samples", "score_masked", "score_replaced", "scored_batches"]
+
+
+def scored_batches(
+    model: Model,
+    x: Array,
+    targets: Sequence[Target],
+    masks: Masks,
+    fill: Filling,
+    *,
+    batch_size: int = 16,
+    what: str = "masks",
+) -> Iterator[tuple[Array, Array]]:
+    """Score one sample under many masks, and hand on what was found a batch at a time.
+
+    Where a mask is 1 the sample is kept, where it is 0 the fill is shown, and in between the two
+    are blended: ``mask * x + (1 - mask) * fill``.
+
+    Parameters
+    ----------
+    model : Model
+        The network.
+    x : ndarray (H, W, C)
+        One sample, in the network's own value range; of signals (L, C), of volumes (D, H, W, C).
+    targets : sequence of Target
+        What is scored, all about one node; resolved.  They share the passes.
+    masks : Masks
+        Of the size of `x` without its last axis.
+    fill : Filling
+        What is shown in the place of the sample.
+    batch_size : int
+        How many masks go through the network at once.
+    what : str
+        What to call the work in the progress.
+
+    Yields
+    ------
+    masks : ndarray (n, H, W)
+        Some of the masks, in order.
+    scores : ndarray (T, n)
+        Each target's score under each of them.
+
+    Raises
+    ------
+    ArrayError
+        If the masks are not of the sample's size.
+    """
+    if masks.size != x.shape[:-1]:
+        raise ArrayError(
+            f"masks of the size {masks.size} were given for a sample of the shape {x.shape}",
+            f"masks of the size {x.shape[:-1]}",
+            "describe them for the sample's own size",
+        )
+    done = 0
+    for batch in batches_of(masks, batch_size):
+        scores = _scores(model, _mixed(x, batch, fill.under(batch)), targets)
+        done += len(batch)
+        advance(what, done, len(masks))
+        yield batch, scores
+
+
+def _mixed(x: Array, masks: Array, fill: Array) -> Array:
+    """Blend a sample with a fill; an exact selection where a mask is 0 or 1, as blends round."""
+    keep = masks.astype(x.dtype, copy=False)[..., None]
+    mixed: Array = np.where(keep == 1, x, np.where(keep == 0, fill, keep * x + (1 - keep) * fill))
+    return mixed
 
 
 def score_masked(
@@ -64,10 +131,7 @@ def score_masked(
     fill = np.broadcast_to(np.asarray(fill, dtype=x.dtype), x.shape)
 
     def score(batch: list[Array]) -> Array:
-        keep = np.stack(batch).astype(x.dtype, copy=False)[..., None]
-        # An exact selection where the mask is 0 or 1: blending would round.
-        mixed = np.where(keep == 1, x, np.where(keep == 0, fill, keep * x + (1 - keep) * fill))
-        return _scores(model, mixed, targets)
+        return _scores(model, _mixed(x, np.stack(batch), fill), targets)
 
     return _in_batches(score, masks, (len(targets), total), batch_size, x.dtype, what)
 

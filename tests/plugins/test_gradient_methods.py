@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
+from cnnviz_core.blurring import blurred
 from cnnviz_core.errors import ArrayError, ParameterError
 from cnnviz_core.explainer import passes_of
 from cnnviz_core.model import INPUT, LOGITS, OUTPUT, Pullback, Trace
@@ -20,7 +21,6 @@ from cnnviz_core.registry import get_registry
 from cnnviz_core.targets import ClassScore, Contrast, Predicted, Weighted
 from cnnviz_core.testing.nets import NETS, random_input
 from cnnviz_core.testing.reference import ReferenceModel
-from cnnviz_gradient.baselines import blurred
 from cnnviz_gradient.sampling import gradients_at, scores_at
 
 NET = NETS["plain"]()
