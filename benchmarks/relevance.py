@@ -73,8 +73,9 @@ def ways_of(network: str, batch: int) -> dict[str, Callable[[], object]]:
     ways = {"plain forward": forward, "gradient": ours(STANDARD)}
     for name in PEERS:
         rule = get_registry().rule(name)
-        ways[name] = ours(rule.bounded((LOW,), (HIGH,)) if rule.needs_bounds else rule)
-        ways[f"{name}, zennit"] = zennits(name)
+        short = name.removeprefix("epsilon-")
+        ways[short] = ours(rule.bounded((LOW,), (HIGH,)) if rule.needs_bounds else rule)
+        ways[f"zennit, {short}"] = zennits(name)
     return ways
 
 
@@ -89,7 +90,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     results = {n: measure(ways_of(n, options.batch), options.rounds) for n in options.networks}
     title = (
-        f"LRP to the picture, 224 x 224, batch {options.batch}, torch {torch.__version__}, "
+        f"LRP to the picture (epsilon-...), 224 x 224, batch {options.batch}, torch {torch.__version__}, "
         f"{torch.get_num_threads()} threads"
     )
     show(title, results, "plain forward")
