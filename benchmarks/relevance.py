@@ -90,8 +90,8 @@ def main() -> None:
     warnings.simplefilter("ignore")
     results = {n: measure(ways_of(n, options.batch), options.rounds) for n in options.networks}
     title = (
-        f"LRP to the picture (epsilon-...), 224 x 224, batch {options.batch}, torch {torch.__version__}, "
-        f"{torch.get_num_threads()} threads"
+        f"LRP (epsilon-...) to the picture, 224 x 224, batch {options.batch}, "
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads"
     )
     show(title, results, "plain forward")
 
