@@ -75,9 +75,10 @@ def explain(
 
     Parameters
     ----------
-    model : network, Network or str
-        A network of an installed framework; one that was wrapped with `wrap`, which is faster for
-        many calls; or a source for `load`, such as "torchvision:resnet50".
+    model : network, function, Network or str
+        A network of an installed framework; a function from an array (N, H, W, C) to scores; one
+        of these that was wrapped with `wrap`, which is faster for many calls; or a source for
+        `load`, such as "torchvision:resnet50".
     images : path, PIL image, ndarray, sequence of these, or mapping of str to these
         Pictures of any sizes: (H, W, 3) uint8, or float in [0, 1].  With `preprocessed`, an array
         (N, H, W, C) in the network's own value range, channels last for every framework; (N, L, C)

@@ -34,6 +34,7 @@ from cnnviz_core.model import Array
 from cnnviz_core.targets import Target
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from PIL import Image
 
 T = TypeVar("T")
@@ -273,8 +274,9 @@ class Explanation:
 
         Parameters
         ----------
-        sign : {"positive", "absolute", "signed"}, optional
-            Whether the positive part is kept, the magnitude, or the sign.
+        sign : {"positive", "absolute", "signed", "relative"}, optional
+            Whether the positive part is kept, the magnitude, or the sign; or by how much each
+            place exceeds the least.
         reduce : {"max-abs", "sum", "mean", "sum-abs", "mean-abs", "l2"}, optional
             How attributions to input values are reduced over the channels: see
             `cnnviz_core.maps.reduce_channels`.  Where another `sign` than "absolute" is asked for,
@@ -697,6 +699,36 @@ class Explanation:
                 "an .npz file that Explanation.save wrote",
                 "check the path; pictures and pages cannot be loaded back",
             ) from error
+
+    def convergence(self) -> Figure:
+        """Draw how the maps became stable, of a method that samples.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            The largest standard error of each map, in percent of its range, over the number of
+            samples.
+
+        Raises
+        ------
+        ParameterError
+            If the method keeps no history, as those that do not sample.
+        """
+        from cnnviz.exhibiting import draw
+        from cnnviz_core.sampling import convergence
+
+        history = self.extras.get("history")
+        if history is None:
+            raise ParameterError(
+                f"{self.method} keeps no history of how its maps became stable",
+                "a method that samples, such as rise",
+                "see `cnnviz methods` for what a method does",
+            )
+        names = [
+            f"{name}, {label}" if name else label
+            for name, label in zip(self.names, self.target_labels, strict=True)
+        ]
+        return draw([convergence(np.asarray(history), names)])
 
     def to_xarray(self) -> Any:
         """Give the numbers as an xarray Dataset, with the samples and pixels named.

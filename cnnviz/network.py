@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from cnnviz_core.answering import AnsweringModel
 from cnnviz_core.errors import ParameterError
 from cnnviz_core.model import Array, Model
 from cnnviz_core.preprocessing import Described, Preprocessing
@@ -22,6 +23,9 @@ Preprocess: TypeAlias = Preprocessing | Callable[[npt.NDArray[np.uint8]], Array]
 
 Labels: TypeAlias = Sequence[str] | Literal["imagenet-1k"]
 """The names of the classes in the order of the output, or the name of a list that we ship."""
+
+_OF_FUNCTIONS: Final = ("channels", "retry", "wait", "rate", "batch_size", "remember")
+"""What `wrap` is told of functions only."""
 
 
 @dataclass(frozen=True)
@@ -62,18 +66,29 @@ def wrap(
     labels: Labels | None = None,
     input_shape: tuple[int, ...] | Mapping[str, tuple[int, ...]] | None = None,
     output: Any = None,
-    activation: Literal["softmax", "sigmoid", "none"] | None = None,
+    activation: Literal["softmax", "sigmoid", "probabilities", "none"] | None = None,
     name: str | None = None,
+    channels: int | None = None,
+    retry: int | None = None,
+    wait: float | None = None,
+    rate: float | None = None,
+    batch_size: int | None = None,
+    remember: int | None = None,
 ) -> Network:
     """Say of a network what cnnviz cannot find out by itself.
 
     Wrap a network once to explain it many times: what is learnt of it on the way is kept.
 
+    A function from an array (N, H, W, C) to scores (N, K) becomes a network too, of which all
+    methods that need no gradients and no layers can ask.  What it answered is remembered, so that
+    where it fails in the middle of an explanation, the same call made again goes on from there.
+
     Parameters
     ----------
     native : object
-        A network of an installed framework, an object that obeys the `Model` protocol, or a
-        `Network`, of which what is given here is changed.
+        A network of an installed framework, an object that obeys the `Model` protocol, a function
+        or another object that is called like one, or a `Network`, of which what is given here is
+        changed.
     preprocess : Preprocessing or callable, optional
         What is done to a picture before the network sees it; a function takes (H, W, 3) uint8 and
         gives (h, w, C) float.  Found by itself for networks of torchvision, timm and
@@ -85,10 +100,25 @@ def wrap(
         of several inputs.
     output : str, int or callable, optional
         Which of several outputs is the main one: a key, an index, or a function that picks it.
-    activation : {"softmax", "sigmoid", "none"}, optional
+    activation : {"softmax", "sigmoid", "probabilities", "none"}, optional
         What turns the scores into probabilities, where it cannot be seen from the network's end.
+        Of functions also "probabilities": they return such; if left out it is learnt from their
+        first answers, as `cnnviz_core.answering.AnsweringModel` says.
     name : str, optional
         What to call the network.
+    channels : int, optional
+        Of a function: how many channels its pictures have, where their size is free.
+    retry : int, optional
+        Of a function: how often a call that raised is made again; 0 if left out.
+    wait : float, optional
+        Of a function: seconds before the second try, doubled each time up to a minute; 1 if left
+        out.
+    rate : float, optional
+        Of a function: how many calls a second are made at most.
+    batch_size : int, optional
+        Of a function: how many samples one call takes at most.
+    remember : int, optional
+        Of a function: how many answers are kept; 100 000 if left out, and never more than 256 MiB.
 
     Returns
     -------
@@ -97,7 +127,9 @@ def wrap(
     Raises
     ------
     UnsupportedModelError
-        If no installed backend takes the object.
+        If no installed backend takes the object, and it is no function.
+    ParameterError
+        If something is said that does not fit the network, or is about functions only.
 
     Examples
     --------
@@ -105,12 +137,26 @@ def wrap(
     >>> from cnnviz_core.testing.reference import ReferenceModel
     >>> wrap(ReferenceModel(netspec()), labels="0123456789", name="digits")
     <Network 'digits' (numpy): no preprocessing, 10 labels>
+    >>> wrap(lambda x: x.mean((1, 2)), labels=["red", "green", "blue"], name="colours", retry=3)
+    <Network 'colours' (function): no preprocessing, 3 labels>
     """
-    how = {"input_shape": input_shape, "output": output, "activation": activation}
+    how: dict[str, Any] = {
+        "input_shape": input_shape,
+        "output": output,
+        "activation": activation,
+        "channels": channels,
+        "retry": retry,
+        "wait": wait,
+        "rate": rate,
+        "batch_size": batch_size,
+        "remember": remember,
+    }
     how = {key: value for key, value in how.items() if value is not None}
     if isinstance(native, Network):
         model = native.model
-        if how:
+        if how and isinstance(model, AnsweringModel):
+            model = model.changed(**how)
+        elif how:
             model = _behind_protocol(native.native, how, native.preprocessing)
         known = native
     elif obeys_protocol(native):
@@ -130,7 +176,7 @@ def wrap(
             model,
             described.preprocessing,
             _names(described.labels),
-            described.name or type(described.native).__name__,
+            described.name or _name(described.native),
             described.native,
         )
     return dataclasses.replace(
@@ -158,8 +204,35 @@ def obeys_protocol(native: Any) -> bool:
     return callable(getattr(type(native), "pullback", None)) and hasattr(native, "capabilities")
 
 
+def is_function(native: Any) -> bool:
+    """Tell whether an object is a function, or is called like one, and is of no framework.
+
+    Parameters
+    ----------
+    native : object
+        Any object.
+
+    Returns
+    -------
+    bool
+        False for classes, and for objects of a class of a framework's, which a backend knows.
+    """
+    if not callable(native) or isinstance(native, type):
+        return False
+    frameworks = {package for spec in get_registry().backends.values() for package in spec.packages}
+    return frameworks.isdisjoint(c.__module__.partition(".")[0] for c in type(native).__mro__)
+
+
+def _name(native: Any) -> str:
+    """Call a function by its name, and anything else by its class."""
+    named = getattr(native, "__name__", "<") if is_function(native) else "<"
+    return type(native).__name__ if named.startswith("<") else str(named)
+
+
 def _described(native: Any) -> Described:
     """Ask the backend of a network what its publisher says of it."""
+    if is_function(native):
+        return Described(native)
     spec = get_registry().backend_of(native)
     if spec.describe is None:
         return Described(native)
@@ -169,7 +242,12 @@ def _described(native: Any) -> Described:
 
 def _behind_protocol(native: Any, how: dict[str, Any], preprocess: Preprocess | None) -> Model:
     """Put a framework's network behind the protocol; the preprocessing tells the input's shape."""
-    behind: Callable[..., Model] = import_string(get_registry().backend_of(native).wrap)
+    behind: Callable[..., Model]
+    if is_function(native):
+        behind = AnsweringModel
+    else:
+        behind = import_string(get_registry().backend_of(native).wrap)
+        _check_no_function(how, native)
     if not isinstance(preprocess, Preprocessing) or preprocess.size is None:
         return behind(native, **how)
     channels = 1 if preprocess.channels == "L" else 3
@@ -181,6 +259,17 @@ def _behind_protocol(native: Any, how: dict[str, Any], preprocess: Preprocess | 
         if len(model.inputs) < 2:
             raise
         return model
+
+
+def _check_no_function(how: Mapping[str, Any], native: Any) -> None:
+    """Check that nothing is said of a framework's network that is about functions only."""
+    foreign = [key for key in how if key in _OF_FUNCTIONS]
+    if foreign:
+        raise ParameterError(
+            f"{' and '.join(foreign)} was given for a {type(native).__name__}",
+            "a function from an array (N, H, W, C) to scores, which may be a remote one",
+            "leave it out: a framework's network always answers, and tells what it takes",
+        )
 
 
 def _names(labels: Labels | None) -> tuple[str, ...] | None:

@@ -40,8 +40,9 @@ def load(source: str | os.PathLike[str], *, backend: str | None = None, **option
         - a collection and a name in it: "torchvision:resnet50", "timm:convnext_tiny",
           "keras:MobileNetV2";
         - a file or folder that a framework saved: "model.keras", "exported.pt2", "saved_model/";
-        - a function of yours that returns a network: "package.module:factory" (the current folder
-          is looked in too);
+        - a function of yours that returns a network, or a network of yours:
+          "package.module:factory" (the current folder is looked in too).  A function that itself
+          answers pictures is wrapped there, as ``network = cnnviz.wrap(function)``;
         - "demo", the small trained network that comes with cnnviz.
     backend : str, optional
         Which backend is to load it, where several can: "torch", "tensorflow" or, for "demo",
@@ -180,7 +181,7 @@ def _broken(text: str, error: Exception) -> ModelSourceError:
     """Say that the user's own code raised."""
     return ModelSourceError(
         f"{text!r} raised {type(error).__name__}: {error}",
-        "a function that returns a network",
+        "a function that returns a network, or a network, as cnnviz.wrap makes of any function",
         "run it by itself to see where it fails",
     )
 

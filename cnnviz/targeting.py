@@ -50,7 +50,8 @@ def targets_for(
     labels : tuple of str, or None
         The names of the classes.
     activation : callable
-        Gives what turns scores into probabilities; asked only where one is to be explained.
+        Gives what turns scores into probabilities; asked only where one is to be explained.  Where
+        scores are "probabilities" already, the class's score is its target.
 
     Returns
     -------
@@ -88,6 +89,8 @@ def targets_for(
 
 def _one(asked: Any, labels: Labels, activation: Callable[[], str]) -> Target:
     """Make one target."""
+    if isinstance(asked, ClassProbability) and activation() == "probabilities":
+        return ClassScore(asked.index)
     if isinstance(asked, Target):
         return asked
     if asked is None or (isinstance(asked, str) and asked == "predicted"):
@@ -106,8 +109,10 @@ def _formed(asked: str, labels: Labels, activation: Callable[[], str]) -> Target
     """Read a probability or a contrast, as in "p(tabby)", "281 - 207"; None if it is neither."""
     probability = _PROBABILITY.fullmatch(asked)
     if probability is not None:
-        index = find_class(probability["of"], labels)
-        return ClassProbability(index, "sigmoid" if activation() == "sigmoid" else "softmax")
+        index, ends = find_class(probability["of"], labels), activation()
+        if ends == "probabilities":
+            return ClassScore(index)
+        return ClassProbability(index, "sigmoid" if ends == "sigmoid" else "softmax")
     errors: list[CnnvizError] = []
     # A name may have a dash of its own: "a - b - c" is cut wherever both sides are classes.
     for cut in _RATHER.finditer(asked):

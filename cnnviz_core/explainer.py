@@ -16,7 +16,7 @@ from cnnviz_core.targets import Target
 
 __all__ = ["Explainer", "Maps", "Presentation", "missing_needs", "passes_of", "present", "require"]
 
-Sign = Literal["positive", "absolute", "signed"]
+Sign = Literal["positive", "absolute", "signed", "relative"]
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,10 @@ class Presentation:
 
     Attributes
     ----------
-    sign : {"positive", "absolute", "signed"}
-        Keep the positive part (class activation maps), the magnitude, or the sign.
+    sign : {"positive", "absolute", "signed", "relative"}
+        Keep the positive part (class activation maps), the magnitude, or the sign; or show by how
+        much each place exceeds the map's least one, where only differences within a map mean
+        something (RISE).
     reduce : str
         How (N, H, W, C) is reduced over its channels: see `cnnviz_core.maps.reduce_channels`.
     upsample : {"bilinear", "bicubic", "nearest"}
@@ -167,6 +169,8 @@ def present(
         shown = map_maths.relu(flat)
     elif presentation.sign == "absolute":
         shown = np.abs(flat)
+    elif presentation.sign == "relative":
+        flat = shown = flat - flat.min(axis=tuple(range(1, flat.ndim)), keepdims=True)
     else:
         shown = flat
     status = map_maths.map_status(flat, shown)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import Literal, Protocol
 
 import numpy as np
@@ -51,7 +50,7 @@ class Masks(Protocol):
         Returns
         -------
         ndarray of float32 (stop - start, *size)
-            In [0, 1]; the same ones whenever they are asked for.
+            In [0, 1]; the same ones, but for rounding, whenever they are asked for.
         """
         ...
 
@@ -81,10 +80,11 @@ class WindowMasks:
 
     def make(self, start: int, stop: int) -> Array:
         """Make some of the masks; see `Masks.make`."""
-        covered = list(islice(self.windows, start, stop))
-        made = np.full((len(covered), *self.size), 0 if self.keep else 1, np.float32)
-        for mask, window in zip(made, covered, strict=True):
-            mask[window] = 1 if self.keep else 0
+        asked = range(len(self))[start:stop]
+        made = np.full((len(asked), *self.size), 0 if self.keep else 1, np.float32)
+        for mask, index in zip(made, asked, strict=True):
+            part, inside = self.windows.place(index)
+            mask[part][inside] = 1 if self.keep else 0
         return made
 
 
@@ -155,8 +155,8 @@ class GridMasks:
 
     def make(self, start: int, stop: int) -> Array:
         """Make some of the masks; see `Masks.make`."""
-        made: Array = resize(self.values[start:stop].astype(np.float32), self.size, self.how)
-        return made
+        made = resize(self.values[start:stop].astype(np.float32), self.size, self.how)
+        return np.clip(made, 0, 1, out=made)  # weights that sum to 1 but for their rounding
 
 
 def batches_of(masks: Masks, batch_size: int) -> Iterator[Array]:

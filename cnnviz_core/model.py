@@ -249,8 +249,9 @@ class Model(Protocol):
         "curvature", "geometry", and ``"rule:<kind>"`` for every kind of operation whose backward
         step a rule may override ("rule:relu").
     activation : str
-        What turns `LOGITS` into probabilities: "softmax", "sigmoid" or "none".  The network's own
-        head where it has one; "softmax" where it ends in raw scores.
+        What turns `LOGITS` into probabilities: "softmax", "sigmoid" or "none"; "probabilities"
+        where they are such already.  The network's own head where it has one; "softmax" where it
+        ends in raw scores.
     inputs : mapping of str to InputInfo
         The named inputs, in the order of the call; most networks have one.
     layers : mapping of str to LayerInfo

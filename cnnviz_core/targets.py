@@ -518,8 +518,9 @@ def probabilities(logits: Array, activation: str) -> Array:
     ----------
     logits : ndarray (..., K)
         Scores.
-    activation : {"softmax", "sigmoid", "none"}
-        Classes that exclude each other, that do not, or scores as they are.
+    activation : {"softmax", "sigmoid", "none", "probabilities"}
+        Classes that exclude each other, that do not, or scores as they are; the last also where
+        they are probabilities already.
 
     Returns
     -------

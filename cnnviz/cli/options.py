@@ -182,7 +182,7 @@ def presentation_options(function: F) -> F:
         ),
         click.option(
             "--sign",
-            type=click.Choice(["positive", "absolute", "signed"]),
+            type=click.Choice(["positive", "absolute", "signed", "relative"]),
             help="Whether the positive part is shown, the magnitude, or both signs.  If left out, "
             "all is as the method's authors show it.",
         ),

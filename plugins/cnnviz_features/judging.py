@@ -74,7 +74,7 @@ class Judged:
             Their classes.
         logits : ndarray (n, K)
             The network's scores.
-        activation : {"softmax", "sigmoid", "none"}
+        activation : {"softmax", "sigmoid", "none", "probabilities"}
             What makes probabilities of them.
 
         Returns
@@ -90,8 +90,12 @@ class Judged:
         score = logits[rows, own]
         if activation == "softmax":
             loss = logsumexp(logits, axis=-1) - score
+        elif activation == "sigmoid":
+            loss = np.logaddexp(0, -score)
+        elif activation == "probabilities":
+            loss = -np.log(np.maximum(score, np.finfo(score.dtype).tiny))
         else:
-            loss = np.logaddexp(0, -score) if activation == "sigmoid" else -score
+            loss = -score
         return cls(
             logits.shape[1],
             np.asarray(pictures, dtype=np.int64),

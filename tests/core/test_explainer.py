@@ -59,3 +59,11 @@ def test_what_a_model_lacks_is_named():
     for word in ("grad-cam", "gradient", "numpy", "capture", "occlusion"):
         assert word in str(caught.value)
     require(frozenset({"capture"}), model, "eigen-cam")
+
+
+def test_a_relative_map_shows_what_exceeds_its_least_place():
+    raw = np.array([[[5.0, 7.0], [6.0, 5.0]], [[-2.0, -1.0], [-4.0, -4.0]], np.full((2, 2), -3.0)])
+    shown, status = present(raw, (2, 2), Presentation(sign="relative"))
+    assert shown[0].tolist() == [[0, 2], [1, 0]]
+    assert shown[1].tolist() == [[2, 3], [0, 0]]
+    assert status == ["ok", "ok", "all-zero"]

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from cnnviz_core.errors import ArrayError
+from cnnviz_core.fills import Fixed, filling
+from cnnviz_core.masks import SegmentMasks
 from cnnviz_core.model import INPUT, LOGITS, OUTPUT
-from cnnviz_core.perturb import distinct_samples, score_masked, score_replaced
+from cnnviz_core.perturb import distinct_samples, score_masked, score_replaced, scored_batches
 from cnnviz_core.progress import advance, listening
 from cnnviz_core.targets import ClassScore, Neuron
 from cnnviz_core.testing.nets import NETS, random_input
@@ -103,3 +105,86 @@ def test_targets_share_the_passes():
 def test_rows_of_one_sample_are_found():
     a, b = X, X + 1
     assert distinct_samples(np.stack([a, b, a, a])) == [[0, 2, 3], [1]]
+
+
+# ---------------------------------------------------------------------------- described masks
+
+FILLS = [0.3, "mean", "blur", "noise", "inpaint", X[::-1].copy()]
+PIXELS = np.arange(12 * 9).reshape(12, 9)  # each pixel a segment: any masks at all
+
+
+def described(masks):
+    return SegmentMasks(PIXELS, masks.reshape(len(masks), -1))
+
+
+def soft_and_hard(n=7):
+    rng = np.random.default_rng(1)
+    return np.where(rng.random((n, 12, 9)) < 0.3, masks(n), rng.random((n, 12, 9)) < 0.5)
+
+
+class Watched:
+    """A model that keeps what it is shown."""
+
+    def __init__(self):
+        self.seen = []
+
+    def forward(self, x, **more):
+        self.seen.append(x)
+        return MODEL.forward(x, **more)
+
+
+def scored(m, fill, *targets, model=MODEL, **more):
+    targets = targets or [ClassScore(2)]
+    found = list(scored_batches(model, X, targets, described(m), filling(X, fill), **more))
+    return np.concatenate([m for m, _ in found]), np.concatenate([s for _, s in found], axis=1)
+
+
+@pytest.mark.parametrize("fill", FILLS, ids=str)
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_described_masks_equal_one_at_a_time(fill, batch_size):
+    m = soft_and_hard()
+    expected = []
+    for mask in m:
+        keep, shown = mask[None, ..., None], filling(X, fill).under(mask[None])
+        expected.append(MODEL.forward(keep * X + (1 - keep) * shown).logits[0, 2])
+    used, scores = scored(m, fill, batch_size=batch_size)
+    np.testing.assert_array_equal(used, m.astype(np.float32))
+    np.testing.assert_allclose(scores[0], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("fill", [*FILLS, 1e6], ids=str)
+def test_described_masks_of_ones_change_nothing_at_all(fill):
+    model = Watched()
+    _, scores = scored(np.ones((3, 12, 9)), fill, model=model, batch_size=3)
+    np.testing.assert_array_equal(model.seen[0], np.stack([X] * 3))
+    np.testing.assert_array_equal(scores[0], MODEL.forward(np.stack([X] * 3)).logits[:, 2])
+
+
+@pytest.mark.parametrize("fill", FILLS, ids=str)
+def test_what_is_kept_is_shown_as_it_is_and_what_is_not_as_the_fill(fill):
+    model, m = Watched(), soft_and_hard().round()
+    scored(m, fill, model=model)
+    expected = np.broadcast_to(filling(X, fill).under(m), (*m.shape, 3))
+    np.testing.assert_array_equal(model.seen[0], np.where(m[..., None] == 1, X, expected))
+
+
+def test_targets_share_the_passes_of_described_masks():
+    targets = [ClassScore(0), ClassScore(3)]
+    _, together = scored(soft_and_hard(), "inpaint", *targets)
+    assert together.shape == (2, 7)
+    for scores, target in zip(together, targets, strict=True):
+        _, alone = scored(soft_and_hard(), "inpaint", target)
+        np.testing.assert_array_equal(scores, alone[0])
+
+
+def test_masks_of_another_size_are_refused():
+    wrong = SegmentMasks(PIXELS.T, np.ones((2, 108)))
+    with pytest.raises(ArrayError, match=r"masks of the size \(9, 12\)"):
+        next(scored_batches(MODEL, X, [ClassScore(0)], wrong, Fixed(np.zeros(3))))
+
+
+def test_progress_of_described_masks_is_told():
+    seen = []
+    with listening(lambda *event: seen.append(event)):
+        scored(masks(9), 0.0, batch_size=4, what="work")
+    assert seen == [("work", 4, 9), ("work", 8, 9), ("work", 9, 9)]

@@ -142,6 +142,8 @@ REFUSED = {
     ),
     ("tokens", "lrp"),
     ("tokens", "deep-taylor"),
+    ("signal", "xrai"),
+    ("volume", "xrai"),
 }
 """Networks that a method refuses, on every backend alike."""
 

@@ -112,7 +112,14 @@ def test_options_reach_the_method(run):
     assert done.exit_code == 0, done.output
     cam, occlusion = json.loads(done.stdout)["results"]
     assert "window" not in cam["params"]
-    assert occlusion["params"] == {"window": 3, "stride": 2, "fill": 0.5, "batch_size": 7}
+    assert occlusion["params"] == {
+        "window": 3,
+        "stride": 2,
+        "shape": "box",
+        "fill": 0.5,
+        "seed": 0,
+        "batch_size": 7,
+    }
 
 
 @pytest.mark.parametrize(
@@ -237,7 +244,7 @@ def test_a_method_is_described(run):
     assert "Selvaraju" in text
     assert "layer" in text
     record = json.loads(run("methods", "occlusion", "--json").stdout)
-    assert record["parameters"][2]["default"] == "mean"
+    assert record["parameters"][3]["default"] == "mean"
     assert record["composites"] == []
     assert run("methods", "occlusoin").exit_code == 1
 

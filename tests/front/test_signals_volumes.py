@@ -23,6 +23,7 @@ from cnnviz_core.registry import get_registry
 from cnnviz_core.targets import ClassScore, Predicted
 from cnnviz_core.testing.nets import NETS, random_input
 from cnnviz_core.testing.reference import ReferenceModel
+from support.methods import bearable
 
 METHODS = list(get_registry().explainers)
 KINDS = ("signal", "volume")
@@ -71,14 +72,15 @@ def made(map, sample=None, **changes):
 @pytest.mark.parametrize("method", METHODS)
 def test_the_front_door_adds_nothing_to_the_explainer(kind, method):
     model, x = case(kind)
-    explainer = get_registry().explainer(method)
+    small = bearable(method)
+    explainer = get_registry().explainer(method, **small)
     try:
         direct = explainer.explain(model, x, [Predicted()] * 2)
     except CnnvizError as error:
         with pytest.raises(type(error)):
-            cnnviz.explain(model, x, method, preprocessed=True)
+            cnnviz.explain(model, x, method, preprocessed=True, **small)
         return
-    e = cnnviz.explain(model, x, method, preprocessed=True)
+    e = cnnviz.explain(model, x, method, preprocessed=True, **small)
     np.testing.assert_array_equal(e.raw, direct.raw)
     assert e.maps.shape == (2, *SIZES[kind])
     assert e.fine == (e.raw.shape[:-1] == x.shape[:-1] and e.raw.ndim == x.ndim)

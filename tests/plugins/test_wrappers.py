@@ -33,6 +33,7 @@ from cnnviz_wrapper.eigen_smoothing import EigenSmoothing
 from cnnviz_wrapper.layer_fusion import LayerFusion
 from cnnviz_wrapper.noise_tunnel import NoiseTunnel
 from cnnviz_wrapper.wrapping import Wrapper
+from support.methods import bearable
 
 MODEL = ReferenceModel(NETS["plain"](), "float64")
 X = random_input(NETS["plain"](), 3, seed=5)["image"].astype(np.float64)
@@ -500,12 +501,14 @@ def test_whole_numbers_are_not_rounded_to_whole_numbers(wrapper):
 def test_every_method_that_runs_works_inside(wrapper, method):
     model = ReferenceModel(NETS["plain"](), "float32")
     x, targets = X[:2].astype(np.float32), [ClassScore(3), ClassScore(1)]
+    small = bearable(method)
     try:
-        inner = run(method, model, x, targets)
+        inner = run(method, model, x, targets, **small)
     except (MissingCapabilityError, UnsupportedModelError):
         pytest.skip("it does not run on this network")
     few = {"samples": 2} if wrapper == "noise-tunnel" else {"multiply": 0.0}
-    outer = run(wrapper, model, x, targets, of=method, **few)
+    of = f"{method}({', '.join(f'{name}={value}' for name, value in small.items())})"
+    outer = run(wrapper, model, x, targets, of=of, **few)
     assert outer.raw.shape == inner.raw.shape
     assert outer.raw.dtype == inner.raw.dtype == np.float32
     assert outer.layer == inner.layer
