@@ -120,6 +120,24 @@ def cuttings(side: int = 150) -> list[Any]:
     ]
 
 
+ON_THE_DEMO = {
+    "perturbation": [
+        "occlusion",
+        "rise",
+        "sobol",
+        "hsic",
+        "lime",
+        "kernel-shap",
+        "hierarchical-occlusion",
+        "minimal-sufficient-region",
+        "counterfactual-region",
+        "meaningful-perturbation",
+        "extremal-perturbation",
+        "xrai",
+    ],
+}
+"""Methods that would take too long on a large network for the sake of a picture."""
+
 COMPOSITES = (
     "lrp-0",
     "epsilon",
@@ -221,9 +239,10 @@ def main() -> None:
     for page in [page for page in options.pages if page in PAGES]:
         for name, model, picture, target in (
             ("imagenet", net, chelsea() if page == "gradient" else coffee(), None),
-            ("demo", "demo", scene, None),
+            ("demo", "demo", scene, "5" if page in ON_THE_DEMO else None),
         ):
-            comparison = cnnviz.compare(model, picture, PAGES[page], target)
+            methods = ON_THE_DEMO.get(page, PAGES[page]) if name == "demo" else PAGES[page]
+            comparison = cnnviz.compare(model, picture, methods, target)
             comparison.save(IMAGES / f"{page}-{name}.jpg")
             print(page, name, comparison.skipped)
 
