@@ -501,3 +501,11 @@ def test_the_layer_goes_to_the_method():
     found = Errors(count=1, layer="conv1").inspect(subject())
     assert found.facts["layer"] == "conv1"
     assert FOUND.facts["layer"] == "relu2"
+
+
+def test_the_loss_of_probabilities_is_minus_their_logarithm():
+    given = np.array([[0.25, 0.75], [1.0, 0.0]])
+    judged = Judged.of([0, 1], [1, 1], given, "probabilities")
+    np.testing.assert_allclose(judged.loss[0], -np.log(0.75))
+    assert np.isfinite(judged.loss).all()
+    assert judged.p_true.tolist() == [0.75, 0.0]
