@@ -6,14 +6,28 @@ its arrays as `ArrayFunctions`; everything else about a rule of relevance is her
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias, TypeVar
 
-from cnnviz_core.steps import AS_IS, Bound, LinearStep, Part, Power, Share, Slopes, Term
+from cnnviz_core.steps import Bound, LinearStep, Part, Power, Share, Slopes, Term
 
-__all__ = ["ArrayFunctions", "LinearOperation", "modified", "of_one", "redistribute"]
+__all__ = [
+    "Applied",
+    "ArrayFunctions",
+    "LinearOperation",
+    "Returned",
+    "modified",
+    "of_one",
+    "redistribute",
+]
 
 T = TypeVar("T")
+
+Applied: TypeAlias = tuple[Sequence[T], Part, Part | None]
+"""Inputs, and what is made of the weights and of the bias; None leaves the bias out."""
+
+Returned: TypeAlias = tuple[Sequence[T], T, Part]
+"""Inputs, values in the place of its results, and what is made of the weights."""
 
 
 class ArrayFunctions(Protocol[T]):
@@ -35,12 +49,15 @@ class ArrayFunctions(Protocol[T]):
         """Give ones of the shape and type of values."""
         ...
 
-    def where(self, condition: T, one: T | float, other: T | float) -> T:
-        """Choose one where a condition holds, and another elsewhere."""
+    def of_sign(self, values: T, others: T, positive: bool) -> T:
+        """Give values where others are above zero, or else below, and zeros elsewhere."""
         ...
 
-    def stabilised(self, values: T, epsilon: float) -> T:
-        """Add a number to values with their sign; that of zero is +."""
+    def divided(self, values: T, by: T, epsilon: float, factor: float) -> T:
+        """Give ``factor * values / (by + epsilon * sign(by))``; the sign of zero is +.
+
+        Where the denominator vanishes, which takes an `epsilon` of zero, it gives zero.
+        """
         ...
 
     def unless_zero(
@@ -75,12 +92,15 @@ class LinearOperation(Protocol[T]):
         """Give an array of its input's shape that holds the least or greatest value possible."""
         ...
 
-    def forward(self, inputs: Sequence[T], weight: Part, bias: Part | None) -> T:
-        """Apply it to other inputs, with modified weights and a modified bias or none."""
+    def forward(self, terms: Sequence[Applied[T]]) -> T:
+        """Add up what it makes of other inputs, with modified weights and biases."""
         ...
 
-    def backward(self, values: T, weight: Part) -> Sequence[T]:
-        """Multiply by its transposed modified weights: one array for each input."""
+    def backward(self, terms: Sequence[Returned[T]]) -> Sequence[T]:
+        """Multiply values by its transposed modified weights and by other inputs, and add up.
+
+        That is one array for each of its inputs.
+        """
         ...
 
 
@@ -147,89 +167,119 @@ def redistribute(
     list of array
         The relevance of each input, of its shape.
     """
-    total: list[Any] = []
+    everywhere = [share for share in step.shares if share.where == "everywhere"]
+    given: list[Sequence[T]] = []
+    if everywhere:
+        given.append(_split(everywhere, step.epsilon, operation, relevance, functions))
     for share in step.shares:
-        parts = _share_of(share, step.epsilon, operation, relevance, functions)
-        total = [a + b for a, b in zip(total, parts, strict=True)] if total else list(parts)
-    return total
+        if share.where != "everywhere":
+            given.append(_split_at_some(share, step.epsilon, operation, relevance, functions))
+    return _added(given)
 
 
-def _share_of(
+def _split_at_some(
     share: Share,
     epsilon: float,
     operation: LinearOperation[T],
     relevance: T,
     functions: ArrayFunctions[T],
 ) -> Sequence[T]:
-    """Split one share."""
-    if share.where == "everywhere":
-        return _split(share, epsilon, operation, relevance, functions)
-    output: Any = operation.output()
-    chosen = output > 0 if share.where == "positive" else output < 0
-    kept = functions.where(chosen, relevance, 0.0)
+    """Split the share of the results of one sign."""
+    kept = functions.of_sign(relevance, operation.output(), share.where == "positive")
     # Below a rectifier there is nothing at negative results, and half of the work with it.
     return functions.unless_zero(
-        kept, lambda: _split(share, epsilon, operation, kept, functions), operation.inputs
+        kept, lambda: _split([share], epsilon, operation, kept, functions), operation.inputs
     )
 
 
 def _split(
-    share: Share,
+    shares: Sequence[Share],
     epsilon: float,
     operation: LinearOperation[T],
     relevance: T,
     functions: ArrayFunctions[T],
 ) -> list[T]:
     """Split relevance in proportion to contributions."""
-    terms = [term for term in share.terms if not _vanishes(term, operation)]
-    inputs: list[Sequence[Any]] = [_inputs_of(term, operation, functions) for term in terms]
-    denominator: Any = None
-    for term, values in zip(terms, inputs, strict=True):
-        plain = term.input == term.weight == term.bias == AS_IS
-        z: Any = operation.output() if plain else operation.forward(values, term.weight, term.bias)
-        z = z if term.sign == 1 else term.sign * z
-        denominator = z if denominator is None else denominator + z
-    parts: list[Any] = []
-    scaled = _divided(relevance, denominator, epsilon, functions) if terms else relevance
-    for term, values in zip(terms, inputs, strict=True):
-        factor = term.sign * share.factor
-        back: Sequence[Any] = operation.backward(scaled, term.weight)
-        given = [
-            v * g if factor == 1 else factor * (v * g) for v, g in zip(values, back, strict=True)
-        ]
-        parts = [a + b for a, b in zip(parts, given, strict=True)] if parts else given
+    inputs: dict[Part | Bound, Sequence[T]] = {}
+    returned: dict[float, list[Returned[T]]] = {}
+    for share in shares:
+        terms = _terms_of(share, operation)
+        if not terms:
+            continue
+        for term in terms:
+            if term.input not in inputs:
+                inputs[term.input] = _inputs_of(term.input, operation, functions)
+        scaled = functions.divided(
+            relevance, _denominator(terms, inputs, operation), epsilon, share.factor
+        )
+        for t in terms:
+            returned.setdefault(t.sign, []).append((inputs[t.input], scaled, t.weight))
+    given = [
+        [_times(sign, part) for part in operation.backward(several)]
+        for sign, several in returned.items()
+    ]
     nothing: Sequence[Any] = operation.inputs
-    return parts or [0.0 * values for values in nothing]
+    return _added(given or [[0.0 * values for values in nothing]])
 
 
-def _vanishes(term: Term, operation: LinearOperation[T]) -> bool:
-    """Tell whether a term has no contributions, and none of a bias either."""
-    negative_only = isinstance(term.input, Slopes) and term.input.positive == 0
-    return operation.nonnegative and negative_only and term.bias is None
+def _terms_of(share: Share, operation: LinearOperation[T]) -> list[Term]:
+    """Give the terms of a share that an operation has, as it has them."""
+    if not operation.nonnegative:
+        return list(share.terms)
+    found = []
+    for term in share.terms:
+        part = term.input
+        if not isinstance(part, Slopes):
+            found.append(term)
+        elif part.positive or term.bias is not None:
+            alike = Slopes(part.positive, part.positive)
+            found.append(Term(alike, term.weight, term.bias, term.sign))
+    return found
 
 
 def _inputs_of(
-    term: Term, operation: LinearOperation[T], functions: ArrayFunctions[T]
+    part: Part | Bound, operation: LinearOperation[T], functions: ArrayFunctions[T]
 ) -> Sequence[T]:
     """Give what a term makes of an operation's inputs."""
-    part = term.input
     if isinstance(part, Bound):
         return [operation.bound(part.end)]
-    if isinstance(part, Slopes) and operation.nonnegative:
-        part = Slopes(part.positive, part.positive)
     return [modified(part, values, functions) for values in operation.inputs]
 
 
-def _divided(relevance: Any, z: Any, epsilon: float, functions: ArrayFunctions[Any]) -> Any:
-    """Divide relevance by a denominator that is kept away from zero."""
-    if epsilon:
-        return relevance / functions.stabilised(z, epsilon)
-    some = z != 0
-    return functions.where(some, relevance / functions.where(some, z, 1.0), 0.0)
+def _denominator(
+    terms: Sequence[Term],
+    inputs: Mapping[Part | Bound, Sequence[T]],
+    operation: LinearOperation[T],
+) -> T:
+    """Add up the contributions of all terms to each result."""
+    made: list[Sequence[Any]] = []
+    for sign in dict.fromkeys(term.sign for term in terms):
+        alike = [term for term in terms if term.sign == sign]
+        if alike == [Term(sign=sign)]:
+            z = operation.output()
+        else:
+            z = operation.forward([(inputs[t.input], t.weight, t.bias) for t in alike])
+        made.append([_times(sign, z)])
+    (total,) = _added(made)
+    return total
+
+
+def _added(lists: Sequence[Sequence[Any]]) -> list[Any]:
+    """Add up arrays that stand at the same place of several lists."""
+    first, *others = lists
+    total = list(first)
+    for arrays in others:
+        total = [a + b for a, b in zip(total, arrays, strict=True)]
+    return total
+
+
+def _times(factor: float, values: Any) -> Any:
+    """Multiply by a number, which mostly is 1."""
+    return values if factor == 1 else factor * values
 
 
 def _scaled(factor: float, function: Callable[[Any], Any], values: Any) -> Any:
     """Scale what a function makes of values; None where nothing would be left."""
     if factor == 0:
         return None
-    return function(values) if factor == 1 else factor * function(values)
+    return _times(factor, function(values))

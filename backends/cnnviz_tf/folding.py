@@ -60,7 +60,12 @@ class Folded:
     @property
     def channels_first(self) -> bool:
         """Whether its axis of channels is before those of places."""
-        return _channel_axis(self.core) == 1
+        return self.channel_axis == 1
+
+    @property
+    def channel_axis(self) -> int:
+        """Its axis of channels: 1 or -1."""
+        return _channel_axis(self.core)
 
     @property
     def end(self) -> tf.Tensor:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Final
 
 import tensorflow as tf
 
 from cnnviz_core.errors import RuleError
-from cnnviz_core.redistribution import modified, of_one
+from cnnviz_core.redistribution import Applied, Returned, modified, of_one
 from cnnviz_core.steps import Part
 from cnnviz_tf.derivative import derivative, replayed
 from cnnviz_tf.folding import Folded, through_moves, weight_and_bias
@@ -47,16 +48,19 @@ class Functions:
         """Give ones of the shape and type of values."""
         return tf.ones_like(values)
 
-    def where(
-        self, condition: tf.Tensor, one: tf.Tensor | float, other: tf.Tensor | float
-    ) -> tf.Tensor:
-        """Choose one where a condition holds, and another elsewhere."""
-        chosen = [tf.convert_to_tensor(values, self._dtype) for values in (one, other)]
-        return tf.where(condition, *chosen)
+    def of_sign(self, values: tf.Tensor, others: tf.Tensor, positive: bool) -> tf.Tensor:
+        """Give values where others are above zero, or else below, and zeros elsewhere."""
+        zero = tf.zeros((), self._dtype)
+        return tf.where(others > zero if positive else others < zero, values, zero)
 
-    def stabilised(self, values: tf.Tensor, epsilon: float) -> tf.Tensor:
-        """Add a number to values with their sign; that of zero is +."""
-        return values + self.where(values >= 0, epsilon, -epsilon)
+    def divided(self, values: tf.Tensor, by: tf.Tensor, epsilon: float, factor: float) -> tf.Tensor:
+        """Give ``factor * values / (by + epsilon * sign(by))``, and zero where that is by zero."""
+        if epsilon:
+            # Faster than tf.where, and as exact: 2 epsilon - epsilon is epsilon.
+            result = values / (by + (2 * epsilon * tf.cast(by >= 0, self._dtype) - epsilon))
+        else:
+            result = tf.math.divide_no_nan(values, by)
+        return result if factor == 1 else factor * result
 
     def unless_zero(
         self,
@@ -72,7 +76,35 @@ class Functions:
         return results
 
 
-class Weighted:
+class _Linear(ABC):
+    """Any of the operations here."""
+
+    def forward(self, terms: Sequence[Applied[tf.Tensor]]) -> tf.Tensor:
+        """Add up what it makes of other inputs, with modified weights and biases."""
+        return _total([self._applied(*term) for term in terms])
+
+    def backward(self, terms: Sequence[Returned[tf.Tensor]]) -> list[tf.Tensor]:
+        """Multiply values by its transposed modified weights and by other inputs, and add up."""
+        factors = {id(inputs): inputs for inputs, _, _ in terms}
+        products: dict[int, list[list[tf.Tensor]]] = {key: [] for key in factors}
+        for inputs, values, weight in terms:
+            products[id(inputs)].append(self.transposed(values, weight))
+        given = [
+            [x * _total(parts) for x, *parts in zip(factors[key], *several, strict=True)]
+            for key, several in products.items()
+        ]
+        return [_total(parts) for parts in zip(*given, strict=True)]
+
+    @abstractmethod
+    def transposed(self, values: tf.Tensor, weight: Part) -> list[tf.Tensor]:
+        """Multiply by its transposed modified weights: one tensor for each input."""
+
+    @abstractmethod
+    def _applied(self, inputs: Sequence[tf.Tensor], weight: Part, bias: Part | None) -> tf.Tensor:
+        """Apply it to other inputs, with modified weights and a modified bias or none."""
+
+
+class Weighted(_Linear):
     """A convolution or dense layer with what is folded into it.
 
     Parameters
@@ -106,12 +138,67 @@ class Weighted:
         """Give an array of its input's shape that holds the least or greatest values."""
         return wide(self._bound(end))
 
-    def forward(self, inputs: Sequence[tf.Tensor], weight: Part, bias: Part | None) -> tf.Tensor:
+    def _applied(self, inputs: Sequence[tf.Tensor], weight: Part, bias: Part | None) -> tf.Tensor:
         """Apply it to other inputs, with a modified weight and a modified bias or none."""
-        (values,) = inputs
+        result = self._core(self._padded(inputs[0]), self._modified(weight)).outputs[0]
+        return self._shifted(result, bias)
+
+    def forward(self, terms: Sequence[Applied[tf.Tensor]]) -> tf.Tensor:
+        """Add up what it makes of other inputs, with modified weights and biases."""
+        if len(terms) == 1 or not self._light:
+            return super().forward(terms)
+        inputs = [self._padded(values) for (values,), _, _ in terms]
+        weights = self._side_by_side([weight for _, weight, _ in terms])
+        result = self._core(tf.concat(inputs, self._folded.channel_axis), weights).outputs[0]
+        for _, _, bias in terms:
+            result = self._shifted(result, bias)
+        return result
+
+    def backward(self, terms: Sequence[Returned[tf.Tensor]]) -> list[tf.Tensor]:
+        """Multiply values by its transposed modified weights and by other inputs, and add up."""
+        groups: dict[int, list[Returned[tf.Tensor]]] = {}
+        for term in terms:
+            groups.setdefault(id(term[1]), []).append(term)
+        if not self._light or all(len(group) == 1 for group in groups.values()):
+            return super().backward(terms)
+        return [_total([self._at_once(group) for group in groups.values()])]
+
+    def _at_once(self, terms: Sequence[Returned[tf.Tensor]]) -> tf.Tensor:
+        """Do the products with the same values as one, with the inputs side by side."""
+        axis, several = self._folded.channel_axis, len(terms)
+        inputs = [wide(self._folded.core.inputs[self._folded.data])] * several
+        op = self._core(
+            tf.concat(inputs, axis), self._side_by_side([weight for _, _, weight in terms])
+        )
+        part = derivative(op, [terms[0][1]])[self._folded.data]
+        parts = map(self._unpadded, tf.split(part, several, axis))
+        return _total([x * part for ((x,), _, _), part in zip(terms, parts, strict=True)])
+
+    def transposed(self, values: tf.Tensor, weight: Part) -> list[tf.Tensor]:
+        """Multiply by its transposed modified weight."""
+        core, index = self._folded.core, self._folded.data
+        op = self._core(wide(core.inputs[index]), self._modified(weight))
+        return [self._unpadded(derivative(op, [values])[index])]
+
+    def _core(self, values: tf.Tensor, weight: tf.Tensor) -> tf.Operation:
+        """Apply the core to what is padded already."""
+        folded = self._folded
+        return replayed(folded.core, {folded.data: values, folded.weight: weight})
+
+    def _padded(self, values: tf.Tensor) -> tf.Tensor:
+        """Pad as before the core."""
         for op in self._folded.before:
             values = replayed(op, {0: values}).outputs[0]
-        result = self._applied(values, weight).outputs[0]
+        return values
+
+    def _unpadded(self, part: tf.Tensor) -> tf.Tensor:
+        """Cut off what is padded before the core."""
+        for op in reversed(self._folded.before):
+            part = derivative(op, [part])[0]
+        return part
+
+    def _shifted(self, result: tf.Tensor, bias: Part | None) -> tf.Tensor:
+        """Add a modified bias or none."""
         if bias is None or self._bias is None:
             return result
         shift = modified(bias, self._bias, Functions(result.dtype))
@@ -119,19 +206,18 @@ class Weighted:
             shift = tf.reshape(shift, [-1, *[1] * (result.shape.rank - 2)])
         return result + shift
 
-    def backward(self, values: tf.Tensor, weight: Part) -> list[tf.Tensor]:
-        """Multiply by its transposed modified weight."""
-        core, index = self._folded.core, self._folded.data
-        op = self._applied(wide(core.inputs[index]), weight)
-        part = derivative(op, [values])[index]
-        for op in reversed(self._folded.before):
-            part = derivative(op, [part])[0]
-        return [part]
+    @property
+    def _light(self) -> bool:
+        """Whether copying weights, to do several products at once, is less work than it spares."""
+        core, x = self._folded.core, self._folded.core.inputs[self._folded.data]
+        if core.type not in ("Conv2D", "Conv3D") or not x.shape[1:].is_fully_defined():
+            return False
+        ungrouped = self._weight.shape[-2] == x.shape[self._folded.channel_axis]
+        return ungrouped and self._weight.shape.num_elements() < x.shape[1:].num_elements()
 
-    def _applied(self, values: tf.Tensor, weight: Part) -> tf.Operation:
-        """Apply the core to what is padded already."""
-        folded = self._folded
-        return replayed(folded.core, {folded.data: values, folded.weight: self._modified(weight)})
+    def _side_by_side(self, parts: Sequence[Part]) -> tf.Tensor:
+        """Give modified weights one beside the other, along the channels that the core takes."""
+        return tf.concat([self._modified(part) for part in parts], -2)
 
     def _modified(self, part: Part) -> tf.Tensor:
         """Give the weight as a part of a term makes it; a branch of the graph has its own."""
@@ -141,7 +227,7 @@ class Weighted:
         return self._weights[key]
 
 
-class Sum:
+class Sum(_Linear):
     """A sum, or a difference, of values that all depend on the network's inputs.
 
     Parameters
@@ -169,14 +255,14 @@ class Sum:
         """There is none: only the network's input has bounds."""
         raise _without_bounds(self._op)
 
-    def forward(self, inputs: Sequence[tf.Tensor], weight: Part, bias: Part | None) -> tf.Tensor:
+    def _applied(self, inputs: Sequence[tf.Tensor], weight: Part, bias: Part | None) -> tf.Tensor:
         """Add other values."""
         factor, (total, *more) = of_one(weight), inputs
         for values in more:
             total = total + values
         return total if factor == 1 else factor * total
 
-    def backward(self, values: tf.Tensor, weight: Part) -> list[tf.Tensor]:
+    def transposed(self, values: tf.Tensor, weight: Part) -> list[tf.Tensor]:
         """Hand values down to every operand, added up where it was broadcast."""
         factor = of_one(weight)
         parts = derivative(self._op, [values])
@@ -186,7 +272,7 @@ class Sum:
         ]
 
 
-class Average:
+class Average(_Linear):
     """An average or a sum over places.
 
     Parameters
@@ -210,17 +296,22 @@ class Average:
         """There is none: only the network's input has bounds."""
         raise _without_bounds(self._op)
 
-    def forward(self, inputs: Sequence[tf.Tensor], weight: Part, bias: Part | None) -> tf.Tensor:
+    def _applied(self, inputs: Sequence[tf.Tensor], weight: Part, bias: Part | None) -> tf.Tensor:
         """Average other values."""
         factor = of_one(weight)
         result = replayed(self._op, {0: inputs[0]}).outputs[0]
         return result if factor == 1 else factor * result
 
-    def backward(self, values: tf.Tensor, weight: Part) -> list[tf.Tensor]:
+    def transposed(self, values: tf.Tensor, weight: Part) -> list[tf.Tensor]:
         """Spread values over the places."""
         factor = of_one(weight)
         part = derivative(self._op, [values])[0]
         return [part if factor == 1 else factor * part]
+
+
+def _total(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Add up."""
+    return tensors[0] if len(tensors) == 1 else tf.add_n(tensors)
 
 
 def _without_bounds(op: tf.Operation) -> RuleError:

@@ -320,7 +320,7 @@ def _through_layer(
     if isinstance(step, LinearStep):
         (part,) = redistribute(step, operation, arriving, Functions(arriving.dtype))
     else:
-        (part,) = operation.backward(arriving, AS_IS)
+        (part,) = operation.transposed(arriving, AS_IS)
     found, padded = [(folded.input, part)], part
     for op in folded.before:
         padded = replayed(op, {0: padded}).outputs[0]

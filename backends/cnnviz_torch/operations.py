@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, TypeAlias
+from functools import cached_property, reduce
+from typing import Any, Final, TypeAlias
 
 import torch
 import torch.nn.functional as F
 
 from cnnviz_core.errors import RuleError
-from cnnviz_core.redistribution import modified, of_one
+from cnnviz_core.redistribution import Applied, Returned, modified, of_one
 from cnnviz_core.steps import AS_IS, POSITIVE, Part, Slopes
 from cnnviz_torch.bounds import Rescaling
 
 __all__ = [
+    "FUNCTIONS",
     "Affine",
     "Average",
     "Bounds",
     "Convolution",
     "Dense",
-    "Functions",
     "Linear",
     "Sum",
     "padded_shape",
@@ -33,17 +36,8 @@ _MANY = 64  # Contributions of which those of either sign seldom add up to next 
 Bounds: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]] | None
 
 
-@dataclass(frozen=True)
-class Functions:
-    """What `cnnviz_core.redistribution` needs to know of tensors.
-
-    Attributes
-    ----------
-    dtype : torch.dtype
-        Their type.
-    """
-
-    dtype: torch.dtype
+class _Functions:
+    """What `cnnviz_core.redistribution` needs to know of tensors."""
 
     def positive(self, values: torch.Tensor) -> torch.Tensor:
         """Give ``max(values, 0)``."""
@@ -61,21 +55,23 @@ class Functions:
         """Give ones of the same shape."""
         return torch.ones_like(values)
 
-    def where(
-        self, condition: torch.Tensor, one: torch.Tensor | float, other: torch.Tensor | float
-    ) -> torch.Tensor:
-        """Choose one where a condition holds, and another elsewhere."""
-        if isinstance(other, torch.Tensor) or (isinstance(one, torch.Tensor) and other != 0):
-            return torch.where(condition, one, other)
-        # On a processor torch.where takes twenty times as long as arithmetic does.
-        chosen = condition.view(torch.uint8).to(self.dtype)
-        if isinstance(one, torch.Tensor):
-            return chosen.mul_(one)
-        return chosen.mul_(one - other).add_(other)
+    def of_sign(self, values: torch.Tensor, others: torch.Tensor, positive: bool) -> torch.Tensor:
+        """Give values where others are above zero, or else below, and zeros elsewhere."""
+        # The fastest way to choose on a processor: torch.where takes twenty times as long.
+        ends = (0.0, math.inf) if positive else (-math.inf, 0.0)
+        return torch.ops.aten.hardtanh_backward(values, others, *ends)
 
-    def stabilised(self, values: torch.Tensor, epsilon: float) -> torch.Tensor:
-        """Add a number to values with their sign."""
-        return torch.copysign(values.new_tensor(epsilon), values).add_(values)
+    def divided(
+        self, values: torch.Tensor, by: torch.Tensor, epsilon: float, factor: float
+    ) -> torch.Tensor:
+        """Give ``factor * values / (by + epsilon * sign(by))``, and zero where that is by zero."""
+        if epsilon:
+            result = torch.copysign(by.new_tensor(epsilon), by).add_(by)
+            torch.div(values, result, out=result)
+        else:
+            zero = (by == 0).to(by.dtype)
+            result = torch.div(values, by + zero).mul_(1 - zero)
+        return result if factor == 1 else result.mul_(factor)
 
     def unless_zero(
         self,
@@ -88,8 +84,12 @@ class Functions:
         return [torch.zeros_like(x) for x in like] if low == 0 == high else compute()
 
 
+FUNCTIONS: Final = _Functions()
+"""Those of tensors, for `cnnviz_core.redistribution`."""
+
+
 @dataclass
-class Linear:
+class Linear(ABC):
     """Any of the operations here.
 
     Attributes
@@ -103,25 +103,42 @@ class Linear:
     @cached_property
     def nonnegative(self) -> bool:
         """Whether no input is negative."""
-        return all(not x.numel() or bool(x.min() >= 0) for x in self.inputs)
+        return all(not x.numel() or x.min().item() >= 0 for x in self.inputs)
 
     def output(self) -> torch.Tensor:
         """Give what it makes of its inputs."""
-        return self.forward(self.inputs, AS_IS, AS_IS)
+        return self.forward([(self.inputs, AS_IS, AS_IS)])
 
     def bound(self, end: str) -> torch.Tensor:
-        """Give an array of its input's shape that holds the least or greatest value possible."""
-        raise NotImplementedError  # `check_steps` lets first layers only ask
+        """There is none: only layers that read the network's input have bounds."""
+        raise RuleError(
+            "a rule asks for the least and the greatest value of what a sum or an average takes",
+            "steps with bounds at convolutions and dense layers that read the network's input only",
+            "give such a step as first= of the rule",
+        )
 
-    def forward(
+    def forward(self, terms: Sequence[Applied[torch.Tensor]]) -> torch.Tensor:
+        """Add up what it makes of other inputs, with modified weights and biases."""
+        first, *others = (self._forward(*term) for term in terms)
+        return sum(others, first)
+
+    def backward(self, terms: Sequence[Returned[torch.Tensor]]) -> Sequence[torch.Tensor]:
+        """Multiply values by its transposed modified weights and by other inputs, and add up."""
+        parts = [
+            [x * part for x, part in zip(inputs, self.transposed(values, weight), strict=True)]
+            for inputs, values, weight in terms
+        ]
+        return [sum(others, first) for first, *others in zip(*parts, strict=True)]
+
+    @abstractmethod
+    def _forward(
         self, inputs: Sequence[torch.Tensor], weight: Part, bias: Part | None
     ) -> torch.Tensor:
         """Apply it to other inputs, with modified weights and a modified bias or none."""
-        raise NotImplementedError
 
-    def backward(self, values: torch.Tensor, weight: Part) -> Sequence[torch.Tensor]:
+    @abstractmethod
+    def transposed(self, values: torch.Tensor, weight: Part) -> Sequence[torch.Tensor]:
         """Multiply by its transposed modified weights."""
-        raise NotImplementedError
 
 
 @dataclass
@@ -175,7 +192,7 @@ class _Weighted(Linear):
     behind: Affine
     bounds: Bounds
     before: Rescaling | None = field(default=None, init=False)
-    _made: dict[Part, torch.Tensor] = field(default_factory=dict, init=False)
+    _made: dict[Hashable, torch.Tensor] = field(default_factory=dict, init=False)
     _ups: dict[bool, torch.Tensor] = field(default_factory=dict, init=False)
 
     def output(self) -> torch.Tensor:
@@ -191,7 +208,8 @@ class _Weighted(Linear):
         if behind.scale is not None:
             y = y * self._along(behind.scale, y)
         if behind.shift is not None:
-            y = y + self._along(behind.shift, y)
+            shift = self._along(behind.shift, y)
+            y = y + shift if y is self.result else y.add_(shift)
         return y.to(self.weight.dtype)
 
     def bound(self, end: str) -> torch.Tensor:
@@ -200,6 +218,26 @@ class _Weighted(Linear):
         if self.before is not None:
             return self.before.of_bounds(low, high, end)
         return low if end == "low" else high
+
+    def backward(self, terms: Sequence[Returned[torch.Tensor]]) -> Sequence[torch.Tensor]:
+        """Multiply values by its transposed modified weights and by other inputs, and add up."""
+        total, *others = self._parts(terms)
+        for part in others:
+            total += part
+        return [total]
+
+    def _parts(self, terms: Sequence[Returned[torch.Tensor]]) -> Iterator[torch.Tensor]:
+        """Give new tensors, of which the sum is what its input gets."""
+        for group in _grouped(terms, lambda term: term[0][0]):
+            x = group[0][0][0]
+            yield self._product([(values, weight) for _, values, weight in group]).mul_(x)
+
+    def _product(self, pairs: Sequence[tuple[torch.Tensor, Part]]) -> torch.Tensor:
+        """Add up what transposed modified weights make of values."""
+        (total,), *others = (self.transposed(*pair) for pair in pairs)
+        for (part,) in others:
+            total += part
+        return total
 
     def _filled(self, given: Sequence[float]) -> torch.Tensor:
         """Fill a tensor of its input's shape with one value for each channel."""
@@ -215,7 +253,7 @@ class _Weighted(Linear):
             )
         return self._along(values, x).expand_as(x)
 
-    def forward(
+    def _forward(
         self, inputs: Sequence[torch.Tensor], weight: Part, bias: Part | None
     ) -> torch.Tensor:
         """Apply it to other inputs, with modified weights and a modified bias or none."""
@@ -262,35 +300,35 @@ class _Weighted(Linear):
         if isinstance(part, Slopes) and part.positive and part.negative:
             leaky = F.leaky_relu(weight, part.negative / part.positive)  # a single pass
             return leaky if part.positive == 1 else leaky.mul_(part.positive)
-        return modified(part, weight, Functions(weight.dtype))
+        return modified(part, weight, FUNCTIONS)
 
     def modified_bias(self, part: Part | None) -> torch.Tensor | None:
         """Give the bias as a part of a term makes it."""
         bias = None if part is None else self.behind.of_bias(self.bias)
         if bias is None or part is None:
             return None
-        return modified(part, bias.to(self.weight), Functions(self.weight.dtype))
+        return modified(part, bias.to(self.weight), FUNCTIONS)
 
+    @abstractmethod
     def _applied(self, x: torch.Tensor, weight: Part, bias: Part | None) -> torch.Tensor:
         """Apply it to an input, with modified weights and a modified bias or none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _fan_in(self) -> int:
         """Tell how many values each result is made of, at most."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _axis(self, values: torch.Tensor) -> int:
         """Tell on which axis the channels of an input or a result are."""
-        raise NotImplementedError
+
+    @abstractmethod
+    def _scaled(self, scale: torch.Tensor) -> torch.Tensor:
+        """Give the weight scaled along the channels that it makes."""
 
     def _along(self, values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         """Lay values along the channels."""
         behind = like.ndim - self._axis(like) - 1
         return values.reshape(-1, *(1,) * behind) if values.ndim else values
-
-    def _scaled(self, scale: torch.Tensor) -> torch.Tensor:
-        """Give the weight scaled along the channels that it makes."""
-        raise NotImplementedError
 
 
 @dataclass
@@ -310,24 +348,81 @@ class Convolution(_Weighted):
     options: Sequence[Any]
     border: Sequence[int] = ()
 
+    def forward(self, terms: Sequence[Applied[torch.Tensor]]) -> torch.Tensor:
+        """Add up what it makes of other inputs, with modified weights and biases."""
+        if len(terms) == 1 or not self._light:
+            return super().forward(terms)
+        inputs = [x for (x,), _, _ in terms]
+        weights = self._side_by_side([weight for _, weight, _ in terms], self._taken)
+        biases = [self.modified_bias(bias) for _, _, bias in terms]
+        x = torch.cat(inputs, self._axis(inputs[0]))
+        return self._convolved(x, weights, reduce(_sum, biases))
+
+    def _parts(self, terms: Sequence[Returned[torch.Tensor]]) -> Iterator[torch.Tensor]:
+        """Give new tensors, of which the sum is what its input gets."""
+        others: list[Returned[torch.Tensor]] = []
+        for group in _grouped(terms, lambda term: term[1]):
+            if len(group) == 1 or not self._light:
+                others += group
+                continue
+            weights = self._side_by_side([weight for _, _, weight in group], self._taken)
+            made = self._back(group[0][1], weights, len(group))
+            parts = made.chunk(len(group), self._axis(made))
+            yield from (part.mul_(x) for ((x,), _, _), part in zip(group, parts, strict=True))
+        yield from super()._parts(others)
+
+    def _product(self, pairs: Sequence[tuple[torch.Tensor, Part]]) -> torch.Tensor:
+        """Add up what transposed modified weights make of values."""
+        values = [arriving for arriving, _ in pairs]
+        if len(pairs) == 1 or not self._light or values[0].numel() >= self.inputs[0].numel():
+            return super()._product(pairs)
+        weights = self._side_by_side([weight for _, weight in pairs], 1 - self._taken)
+        return self._back(torch.cat(values, self._axis(values[0])), weights)
+
+    @property
+    def _light(self) -> bool:
+        """Whether copying weights, to do several products at once, is less work than it spares."""
+        return self.options[5] == 1 and self.weight.numel() < self.inputs[0].numel()
+
+    @property
+    def _taken(self) -> int:
+        """On which axis of the weight the channels are that it takes."""
+        return 0 if self.options[3] else 1
+
+    def _side_by_side(self, parts: Sequence[Part], axis: int) -> torch.Tensor:
+        """Give modified weights one beside the other."""
+        key = axis, *parts
+        if key not in self._made:
+            self._made[key] = torch.cat([self.modified(part) for part in parts], axis)
+        return self._made[key]
+
     def _applied(self, x: torch.Tensor, weight: Part, bias: Part | None) -> torch.Tensor:
         """Convolve."""
-        weights, shift = self.modified(weight), self.modified_bias(bias)
-        shift = shift if shift is None else shift.expand(self._channels())
-        return torch.convolution(self._padded(x), weights, shift, *self.options)
+        return self._convolved(x, self.modified(weight), self.modified_bias(bias))
 
-    def backward(self, values: torch.Tensor, weight: Part) -> Sequence[torch.Tensor]:
+    def _convolved(
+        self, x: torch.Tensor, weights: torch.Tensor, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Convolve with weights and a bias as they are."""
+        bias = bias if bias is None else bias.expand(self._channels())
+        padded = F.pad(x, list(self.border)) if self.border else x
+        return torch.convolution(padded, weights, bias, *self.options)
+
+    def transposed(self, values: torch.Tensor, weight: Part) -> Sequence[torch.Tensor]:
         """Convolve with the transposed weights."""
-        x = self.inputs[0]  # of which the shape matters
-        x = x.new_empty(padded_shape(x.shape, self.border)) if self.border else x
-        back, _, _ = torch.ops.aten.convolution_backward(
-            values, x, self.modified(weight), None, *self.options, (True, False, False)
-        )
-        return [unpadded(back, self.border)]
+        return [self._back(values, self.modified(weight))]
 
-    def _padded(self, x: torch.Tensor) -> torch.Tensor:
-        """Pad with zeros."""
-        return F.pad(x, list(self.border)) if self.border else x
+    def _back(self, values: torch.Tensor, weights: torch.Tensor, inputs: int = 1) -> torch.Tensor:
+        """Convolve with transposed weights, perhaps those of several inputs side by side."""
+        x = self.inputs[0]  # of which the shape matters
+        if self.border or inputs > 1:
+            shape = padded_shape(x.shape, self.border)
+            shape[self._axis(x)] *= inputs
+            x = x.new_empty(shape)
+        back, _, _ = torch.ops.aten.convolution_backward(
+            values, x, weights, None, *self.options, (True, False, False)
+        )
+        return unpadded(back, self.border)
 
     def _axis(self, values: torch.Tensor) -> int:
         """Tell on which axis the channels are: before those of places."""
@@ -372,7 +467,7 @@ class Dense(_Weighted):
         y = w @ x if self.left else x @ w
         return y if b is None else y + b
 
-    def backward(self, values: torch.Tensor, weight: Part) -> Sequence[torch.Tensor]:
+    def transposed(self, values: torch.Tensor, weight: Part) -> Sequence[torch.Tensor]:
         """Multiply by the transposed matrix."""
         w = self.modified(weight).mT
         return [w @ values if self.left else values @ w]
@@ -394,14 +489,14 @@ class Dense(_Weighted):
 class Sum(Linear):
     """A sum of several values of one shape."""
 
-    def forward(
+    def _forward(
         self, inputs: Sequence[torch.Tensor], weight: Part, bias: Part | None
     ) -> torch.Tensor:
         """Add up."""
         total = sum(inputs[1:], inputs[0])
         return total if of_one(weight) == 1 else of_one(weight) * total
 
-    def backward(self, values: torch.Tensor, weight: Part) -> Sequence[torch.Tensor]:
+    def transposed(self, values: torch.Tensor, weight: Part) -> Sequence[torch.Tensor]:
         """Hand the same down to each."""
         given = values if of_one(weight) == 1 else of_one(weight) * values
         return [given] * len(self.inputs)
@@ -413,24 +508,35 @@ class Average(Linear):
 
     Attributes
     ----------
-    apply, transposed : callable
+    apply, spread : callable
         The operation, of its input; and its derivative, of what arrives.
     """
 
     apply: Callable[[torch.Tensor], torch.Tensor]
-    transposed: Callable[[torch.Tensor], torch.Tensor]
+    spread: Callable[[torch.Tensor], torch.Tensor]
 
-    def forward(
+    def _forward(
         self, inputs: Sequence[torch.Tensor], weight: Part, bias: Part | None
     ) -> torch.Tensor:
         """Average."""
         averaged = self.apply(inputs[0])
         return averaged if of_one(weight) == 1 else of_one(weight) * averaged
 
-    def backward(self, values: torch.Tensor, weight: Part) -> Sequence[torch.Tensor]:
+    def transposed(self, values: torch.Tensor, weight: Part) -> Sequence[torch.Tensor]:
         """Spread out."""
-        spread = self.transposed(values)
-        return [spread if of_one(weight) == 1 else of_one(weight) * spread]
+        given = self.spread(values)
+        return [given if of_one(weight) == 1 else of_one(weight) * given]
+
+
+def _grouped(
+    terms: Sequence[Returned[torch.Tensor]],
+    chosen: Callable[[Returned[torch.Tensor]], torch.Tensor],
+) -> Iterable[list[Returned[torch.Tensor]]]:
+    """Put the terms together that have the same tensor."""
+    groups: dict[int, list[Returned[torch.Tensor]]] = defaultdict(list)
+    for term in terms:
+        groups[id(chosen(term))].append(term)
+    return groups.values()
 
 
 def unpadded(values: torch.Tensor, border: Sequence[int]) -> torch.Tensor:

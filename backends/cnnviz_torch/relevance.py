@@ -31,7 +31,7 @@ from cnnviz_torch.flow import DENSE, PLACING, Flow, Place
 from cnnviz_torch.folding import Fold, folded
 from cnnviz_torch.graph import derivative, operation_name, shape_of
 from cnnviz_torch.linear import linear_operation
-from cnnviz_torch.operations import Convolution, Functions
+from cnnviz_torch.operations import FUNCTIONS, Convolution
 from cnnviz_torch.records import Records
 from cnnviz_torch.rules import is_opaque, refused
 
@@ -252,9 +252,9 @@ class Descent:
         if isinstance(step, LinearStep):
             if reads_bounds(step):
                 operation.before = rescaling_before(node, operation.inputs[0], self.flow)
-            parts = redistribute(step, operation, arriving, Functions(arriving.dtype))
+            parts = redistribute(step, operation, arriving, FUNCTIONS)
         else:
-            parts = operation.backward(arriving, AS_IS)
+            parts = operation.transposed(arriving, AS_IS)
         if isinstance(operation, Convolution) and operation.border:
             # The graph goes on above the padding, which has its own derivative.
             parts = [F.pad(part, list(operation.border)) for part in parts]

@@ -10,7 +10,7 @@ import numpy as np
 
 from cnnviz_core.model import Array
 from cnnviz_core.netspec import Op
-from cnnviz_core.redistribution import modified, of_one, redistribute
+from cnnviz_core.redistribution import Applied, Returned, modified, of_one, redistribute
 from cnnviz_core.rules import BackwardRule
 from cnnviz_core.steps import LinearStep, Part, PassStep, ReluStep, Step
 from cnnviz_core.testing.operations import OPERATIONS
@@ -53,11 +53,12 @@ class _Functions:
     def ones(self, values: Array) -> Array:
         return np.ones_like(values)
 
-    def where(self, condition: Array, one: Array | float, other: Array | float) -> Array:
-        return np.where(condition, one, other)
+    def of_sign(self, values: Array, others: Array, positive: bool) -> Array:
+        return np.where(others > 0 if positive else others < 0, values, 0)
 
-    def stabilised(self, values: Array, epsilon: float) -> Array:
-        return values + np.copysign(values.dtype.type(epsilon), values)
+    def divided(self, values: Array, by: Array, epsilon: float, factor: float) -> Array:
+        stable = by + np.copysign(by.dtype.type(epsilon), by)
+        return np.divide(factor * values, stable, out=np.zeros_like(stable), where=stable != 0)
 
     def unless_zero(
         self, values: Array, compute: Callable[[], Sequence[Array]], like: Sequence[Array]
@@ -103,12 +104,24 @@ class Linear:
         x = self.inputs[0]
         return np.broadcast_to(np.asarray(low if end == "low" else high, x.dtype), x.shape)
 
-    def forward(self, inputs: Sequence[Array], weight: Part, bias: Part | None) -> Array:
+    def forward(self, terms: Sequence[Applied[Array]]) -> Array:
+        """Add up what it makes of other inputs, with modified arrays."""
+        return np.sum([self._applied(*term) for term in terms], axis=0)
+
+    def backward(self, terms: Sequence[Returned[Array]]) -> Sequence[Array]:
+        """Multiply values by its transposed modified weights and by other inputs, and add up."""
+        given = [
+            [x * part for x, part in zip(inputs, self._transposed(values, weight), strict=True)]
+            for inputs, values, weight in terms
+        ]
+        return [np.sum(of_one_input, axis=0) for of_one_input in zip(*given, strict=True)]
+
+    def _applied(self, inputs: Sequence[Array], weight: Part, bias: Part | None) -> Array:
         """Apply it to other inputs, with modified arrays."""
         factor = 1.0 if "weight" in self.arrays else of_one(weight)
         return factor * self._operation.forward(inputs, self._modified(weight, bias), self.op.attrs)
 
-    def backward(self, values: Array, weight: Part) -> Sequence[Array]:
+    def _transposed(self, values: Array, weight: Part) -> Sequence[Array]:
         """Multiply by its transposed modified weights."""
         factor = 1.0 if "weight" in self.arrays else of_one(weight)
         arrays = self._modified(weight, None)
