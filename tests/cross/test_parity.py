@@ -1,6 +1,15 @@
-"""One method gives the same numbers on PyTorch, on TensorFlow, and on the NumPy reference."""
+"""One method gives the same numbers on PyTorch, on TensorFlow, and on the NumPy reference.
+
+Values and gradients are compared on every network, in single and in double precision.  So methods,
+which are made of nothing else, need not all be compared on each: every method is on the networks
+that between them have every structure, and of the methods that ask the same of a network a few are
+on all the others.
+"""
 
 from __future__ import annotations
+
+from collections import defaultdict
+from itertools import product
 
 import numpy as np
 import pytest
@@ -37,6 +46,27 @@ WITHOUT_RECTIFIERS = ("smooth", "swish")
 TOLERANCE = {"float32": 1e-4, "float64": 1e-9}
 
 
+def representatives():
+    """Give two methods of each family, of those that need the same of a network."""
+    alike = defaultdict(list)
+    for method in METHODS:
+        spec = get_registry().spec(method)
+        alike[spec.family, spec.needs].append(method)
+    return [m for methods in alike.values() for m in dict.fromkeys((methods[0], methods[-1]))]
+
+
+REPRESENTATIVES = representatives()
+
+PICTURES = ("strided", "residual", "branches", "swish")
+"""Networks that have every kind of operation that there is in networks on pictures."""
+
+NO_PICTURES = ("signal", "volume", "tokens")
+
+CASES = list(product(NETS, TOLERANCE))
+EVERY_METHOD = [*product(PICTURES, TOLERANCE), *product(NO_PICTURES, ["float64"])]
+FEW_METHODS = [case for case in CASES if case not in EVERY_METHOD]
+
+
 def models(name, dtype):
     """Build a network on every backend; of several inputs all but the first are held."""
     net = NETS[name]()
@@ -52,18 +82,28 @@ def models(name, dtype):
     return {key: OneInput(model, first, held) for key, model in built.items()}
 
 
-@pytest.fixture(scope="module", params=["float32", "float64"])
-def dtype(request):
-    return request.param
+@pytest.fixture(scope="module")
+def case(request):
+    """A network on every backend, and a batch."""
+    name, dtype = request.param
+    x = next(iter(random_input(NETS[name](), 3, seed=11).values())).astype(dtype)
+    return name, models(name, dtype), x, dtype
 
 
-@pytest.fixture(scope="module", params=list(NETS))
-def case(request, dtype):
-    net = NETS[request.param]()
-    x = next(iter(random_input(net, 3, seed=11).values())).astype(dtype)
-    return request.param, models(request.param, dtype), x, dtype
+on_every_network = pytest.mark.parametrize("case", CASES, indirect=True, ids="-".join)
 
 
+def test_no_structure_is_left_out():
+    def kinds(names):
+        return {op.kind for name in names for op in NETS[name]().ops}
+
+    heads = {"softmax", "sigmoid"}
+    assert kinds(PICTURES) | heads == kinds(set(NETS) - set(NO_PICTURES))
+    for name, method in REFUSED:
+        assert name in (*PICTURES, *NO_PICTURES) or method in REPRESENTATIVES
+
+
+@on_every_network
 def test_activations(case, near):
     _, built, x, dtype = case
     for model in built.values():
@@ -78,6 +118,7 @@ def test_activations(case, near):
             near(f"{dtype} activations, torch and {other}", actual, expected, TOLERANCE[dtype])
 
 
+@on_every_network
 @pytest.mark.parametrize("rule", [STANDARD, GUIDED, DECONVNET], ids=lambda r: r.name)
 def test_gradients(case, rule, near):
     name, built, x, dtype = case
@@ -100,9 +141,20 @@ def test_gradients(case, rule, near):
             )
 
 
+@pytest.mark.parametrize("case", EVERY_METHOD, indirect=True, ids="-".join)
 @pytest.mark.parametrize("method", METHODS)
-def test_maps(case, method, near):
-    name, built, x, dtype = case
+def test_maps_of_every_method(case, method, near):
+    compare_maps(*case, method, near)
+
+
+@pytest.mark.parametrize("case", FEW_METHODS, indirect=True, ids="-".join)
+@pytest.mark.parametrize("method", REPRESENTATIVES)
+def test_maps_on_other_networks(case, method, near):
+    compare_maps(*case, method, near)
+
+
+def compare_maps(name, built, x, dtype, method, near):
+    """Compare what a method makes of a network on every backend, or that it refuses it on all."""
     explainer = brief(method)
     # Some methods are about single classes only.
     for last in (Contrast(0, 2), ClassScore(2)):
@@ -187,17 +239,29 @@ def demo_models(dtype):
 
 
 @pytest.fixture(scope="module")
-def demo(dtype):
+def demo(request):
     """The demo network on every backend, and two of its scenes in its input space."""
+    dtype = request.param
     pictures = [picture for picture, _ in cnnviz.demo.scenes()][:2]
     net = cnnviz.load("demo", backend="numpy")
     x = np.stack([prepare(picture, net.preprocessing)[0] for picture in pictures])
     return demo_models(dtype), x.astype(dtype), dtype
 
 
+@pytest.mark.parametrize("demo", ["float32"], indirect=True)
 @pytest.mark.parametrize("method", METHODS)
 def test_the_demo_network(demo, method, near):
-    built, x, dtype = demo
+    compare_on_the_demo(*demo, method, near)
+
+
+@pytest.mark.parametrize("demo", ["float64"], indirect=True)
+@pytest.mark.parametrize("method", REPRESENTATIVES)
+def test_the_demo_network_in_double_precision(demo, method, near):
+    compare_on_the_demo(*demo, method, near)
+
+
+def compare_on_the_demo(built, x, dtype, method, near):
+    """Compare what a method makes of the demo network on every backend."""
     wide = {"window": 32, "stride": 16} if method == "occlusion" else {}
     explainer = brief(method, **wide)
     found = {key: explainer.explain(model, x, [Predicted()] * 2) for key, model in built.items()}

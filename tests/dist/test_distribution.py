@@ -22,6 +22,7 @@ PACKAGES = {
     "cnnviz_cam",
     "cnnviz_features",
     "cnnviz_gradient",
+    "cnnviz_metrics",
     "cnnviz_perturbation",
     "cnnviz_relevance",
     "cnnviz_wrapper",
