@@ -8,16 +8,14 @@ from typing import Any
 import numpy as np
 
 from cnnviz.network import Network
+from cnnviz_core.bounds import ENDS, asks_for_bounds
 from cnnviz_core.errors import ParameterError
 from cnnviz_core.explainer import Explainer
 from cnnviz_core.model import Array
-from cnnviz_core.parameters import parameters_of
 from cnnviz_core.pixels import PixelSpace
 from cnnviz_core.preprocessing import Preprocessing
 
 __all__ = ["bounded", "known_space", "space_of"]
-
-_ENDS = ("low", "high")
 
 
 def space_of(network: Network, shape: tuple[int, ...]) -> PixelSpace:
@@ -75,8 +73,7 @@ def bounded(explainer: Explainer, network: Network, shape: tuple[int, ...]) -> E
     Parameters
     ----------
     explainer : Explainer
-        The method.  It asks by the fields ``low`` and ``high``, which take arrays and are None;
-        what a user gave stays.  One whose ``needs_bounds`` is False does not ask.
+        The method; see `cnnviz_core.bounds.asks_for_bounds`.  What a user gave stays.
     network : Network
         Its preprocessing makes the values of pictures, whose colours lie between bounds.
     shape : tuple of int
@@ -87,10 +84,7 @@ def bounded(explainer: Explainer, network: Network, shape: tuple[int, ...]) -> E
     Explainer
         The same where it does not ask, or no preprocessing is known.
     """
-    made: Any = explainer
-    takes = {p.name for p in parameters_of(type(explainer)) if np.ndarray in p.types}
-    asks = takes.issuperset(_ENDS) and getattr(made, "needs_bounds", True)
-    if not asks or any(getattr(made, end) is not None for end in _ENDS):
+    if not asks_for_bounds(explainer):
         return explainer
     try:
         space = known_space(network, shape)
@@ -98,7 +92,8 @@ def bounded(explainer: Explainer, network: Network, shape: tuple[int, ...]) -> E
         return explainer  # a function that bends colours tells no bounds
     if space is None:
         return explainer
-    filled: Explainer = dataclasses.replace(made, **dict(zip(_ENDS, space.bounds(), strict=True)))
+    made: Any = explainer
+    filled: Explainer = dataclasses.replace(made, **dict(zip(ENDS, space.bounds(), strict=True)))
     return filled
 
 

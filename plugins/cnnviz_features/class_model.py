@@ -12,9 +12,10 @@ from cnnviz_core.errors import ArrayError, ParameterError, TargetError
 from cnnviz_core.inspector import Findings, Subject
 from cnnviz_core.labels import find_class
 from cnnviz_core.model import Array
+from cnnviz_core.optimisers import Plain
 from cnnviz_core.parameters import Help, Range
 from cnnviz_core.targets import ClassScore, Target
-from cnnviz_features.synthesis.ascent import Climb, Plain
+from cnnviz_features.synthesis.ascent import Climb
 from cnnviz_features.synthesis.objectives import Objective
 from cnnviz_features.synthesis.parameterisation import Pixels
 from cnnviz_features.synthesis.priors import L2, weighted

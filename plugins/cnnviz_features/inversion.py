@@ -14,9 +14,10 @@ from cnnviz_core.exhibits import Curves, Gallery, Line, Tile, mosaic
 from cnnviz_core.inspector import Findings, Subject
 from cnnviz_core.layers import AUTO, resolve_layers
 from cnnviz_core.model import Array
+from cnnviz_core.optimisers import Adam
 from cnnviz_core.parameters import Help, Range
 from cnnviz_core.pixels import as_pixels
-from cnnviz_features.synthesis.ascent import Adam, Climb, ascend
+from cnnviz_features.synthesis.ascent import Climb, ascend
 from cnnviz_features.synthesis.objectives import Distance, Objective
 from cnnviz_features.synthesis.parameterisation import Parameterisation, parameterisation
 from cnnviz_features.synthesis.priors import AlphaNorm, Prior, TotalVariation

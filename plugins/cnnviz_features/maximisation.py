@@ -13,11 +13,12 @@ from cnnviz_core.errors import ArrayError, ParameterError, TargetError
 from cnnviz_core.inspector import Findings, Subject
 from cnnviz_core.layers import AUTO, auto_layer, layers_of, resolve_layer
 from cnnviz_core.model import Array, LayerInfo
+from cnnviz_core.optimisers import Adam, Optimiser, Plain
 from cnnviz_core.parameters import Help, Range
 from cnnviz_core.pixels import as_pixels
 from cnnviz_core.scoring import score
 from cnnviz_core.targets import ClassScore, Target
-from cnnviz_features.synthesis.ascent import Adam, Climb, Optimiser, Plain
+from cnnviz_features.synthesis.ascent import Climb
 from cnnviz_features.synthesis.diversity import Diversity
 from cnnviz_features.synthesis.objectives import Direction, Objective
 from cnnviz_features.synthesis.parameterisation import Parameterisation, parameterisation

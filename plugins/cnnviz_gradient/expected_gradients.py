@@ -12,13 +12,13 @@ import numpy as np
 from cnnviz_core.blurring import blurred, largest_sigma
 from cnnviz_core.errors import ArrayError
 from cnnviz_core.explainer import Maps
+from cnnviz_core.gradients import gradients_at, scores_at
 from cnnviz_core.model import Array, Model, as_float
 from cnnviz_core.noise import value_range
 from cnnviz_core.parameters import Help, Range
 from cnnviz_core.scoring import score
 from cnnviz_core.targets import Target
 from cnnviz_gradient.attributions import attributed
-from cnnviz_gradient.sampling import gradients_at, scores_at
 
 __all__ = ["ExpectedGradients"]
 

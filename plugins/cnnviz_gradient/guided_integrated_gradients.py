@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Final, Literal
 import numpy as np
 
 from cnnviz_core.explainer import Maps
+from cnnviz_core.gradients import gradient_at
 from cnnviz_core.model import Array, Model, as_float
 from cnnviz_core.parameters import Help, Range
 from cnnviz_core.progress import advance
@@ -16,7 +17,6 @@ from cnnviz_core.scoring import score
 from cnnviz_core.targets import Target
 from cnnviz_gradient.attributions import attributed
 from cnnviz_gradient.baselines import baseline_of
-from cnnviz_gradient.sampling import gradient_at
 
 __all__ = ["GuidedIntegratedGradients"]
 

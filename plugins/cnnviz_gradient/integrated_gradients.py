@@ -6,16 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-import numpy as np
-
 from cnnviz_core.explainer import Maps
+from cnnviz_core.gradients import mean_gradient
 from cnnviz_core.model import Array, Model, as_float
 from cnnviz_core.parameters import Help, Range
 from cnnviz_core.scoring import score
 from cnnviz_core.targets import Target
 from cnnviz_gradient.attributions import attributed
 from cnnviz_gradient.baselines import baseline_of
-from cnnviz_gradient.sampling import gradients_at
 
 __all__ = ["IntegratedGradients"]
 
@@ -86,17 +84,7 @@ class IntegratedGradients:
         start = baseline_of(x, self.baseline)
         seen = score(model, x, targets)
         reference = score(model, start.astype(x.dtype), seen.targets)
-        way = x - start
-        nodes, weights = np.polynomial.legendre.leggauss(self.steps)
-        gradients = gradients_at(
-            model,
-            ((start + (node + 1) / 2 * way).astype(x.dtype) for node in nodes),
-            seen.targets,
-            total=self.steps,
-            batch_size=self.batch_size,
-            what="points of the path",
+        mean = mean_gradient(
+            model, start, x, seen.targets, steps=self.steps, batch_size=self.batch_size
         )
-        mean = np.zeros(x.shape)
-        for weight, gradient in zip(weights / 2, gradients, strict=True):
-            mean += weight * gradient.astype(np.float64)
-        return attributed(seen, way * mean, reference.scores, x.dtype)
+        return attributed(seen, (x - start) * mean, reference.scores, x.dtype)

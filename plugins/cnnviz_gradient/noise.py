@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from cnnviz_core.explainer import Maps, Presentation
+from cnnviz_core.gradients import gradients_at
 from cnnviz_core.model import Array, Model, as_float
 from cnnviz_core.noise import noisy_copies
 from cnnviz_core.parameters import Help, Range
 from cnnviz_core.scoring import score
 from cnnviz_core.targets import Target
-from cnnviz_gradient.sampling import gradients_at
 
 __all__ = ["NoisyGradients"]
 

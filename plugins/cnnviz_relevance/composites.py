@@ -17,9 +17,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cnnviz_core import steps
+from cnnviz_core.bounds import Bounds
 from cnnviz_core.rules import BackwardRule, relevance_rule
 from cnnviz_core.steps import NEGATIVE, POSITIVE, STABILISER, LinearStep, Share, Slopes, Term
-from cnnviz_relevance.bounds import Bounds
 
 __all__ = [
     "alpha2_beta1",

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
+from cnnviz_core.bounds import End, bounds_of
 from cnnviz_core.explainer import Maps, Presentation
 from cnnviz_core.model import Array, Model
 from cnnviz_core.parameters import Help
 from cnnviz_core.targets import Target
 from cnnviz_relevance import composites
-from cnnviz_relevance.bounds import End, bounds_of
 from cnnviz_relevance.relevance import Unknown, handed_down, of_score, passing
 
 __all__ = ["DeepTaylor"]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final
 
+from cnnviz_core.bounds import End, bounds_of
 from cnnviz_core.errors import ParameterError
 from cnnviz_core.explainer import Maps, Presentation
 from cnnviz_core.model import Array, Model
@@ -13,7 +14,6 @@ from cnnviz_core.parameters import Help, Range
 from cnnviz_core.registry import get_registry
 from cnnviz_core.rules import BackwardRule
 from cnnviz_core.targets import Target
-from cnnviz_relevance.bounds import End, bounds_of
 from cnnviz_relevance.relevance import Unknown, grid_layer, handed_down, of_score, passing
 
 __all__ = ["LRP"]

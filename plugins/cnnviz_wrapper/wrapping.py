@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import islice
 from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 
+from cnnviz_core.bounds import ENDS, End, asks_for_bounds
 from cnnviz_core.errors import ParameterError
 from cnnviz_core.explainer import Explainer, Maps, passes_of
 from cnnviz_core.layers import AUTO
@@ -40,6 +41,9 @@ class Wrapper:
         The layer that the inner method looks at, if it looks at one.
     batch_size : int
         How many samples go through the network at once.
+    low, high : float, ndarray (C,), or None
+        The least and the greatest values of the network's input, for an inner method that asks for
+        them; by default those that the preprocessing tells.
     """
 
     of: Annotated[str, Help("the method, with its parameters if need be: occlusion(window=48)")] = (
@@ -49,6 +53,8 @@ class Wrapper:
         AUTO
     )
     batch_size: Annotated[int, Range(1), Help("samples that go through the network at once")] = 16
+    low: Annotated[End, Help("least value of the input, if the method asks for it")] = None
+    high: Annotated[End, Help("greatest value of the input, if the method asks for it")] = None
 
     @property
     def inner(self) -> Explainer:
@@ -104,7 +110,25 @@ class Wrapper:
                 "the layer in one place",
                 "leave it out of the parentheses",
             )
-        return inner
+        return self._told(inner)
+
+    def _told(self, inner: Explainer) -> Explainer:
+        """Tell the inner method the bounds of the input, if it asks."""
+        told = {end: getattr(self, end) for end in ENDS if getattr(self, end) is not None}
+        if told and not asks_for_bounds(inner):
+            raise ParameterError(
+                f"{' and '.join(told)} given, and {self.of} does not ask for bounds",
+                "bounds only for a method that asks for them",
+                "leave them out, or give them in one place",
+            )
+        made: Any = inner
+        bounded: Explainer = replace(made, **told) if told else inner
+        return bounded
+
+    @property
+    def needs_bounds(self) -> bool:
+        """Whether the inner method asks for the bounds of the input."""
+        return asks_for_bounds(self.inner)
 
     @property
     def needs(self) -> frozenset[str]:

@@ -15,6 +15,7 @@ from cnnviz.explaining import batches
 from cnnviz.samples import samples_of
 from cnnviz.spaces import bounded
 from cnnviz.wording import told
+from cnnviz_core.errors import ParameterError
 from cnnviz_core.explainer import Maps
 from cnnviz_core.model import Array
 from cnnviz_core.parameters import Help
@@ -139,3 +140,24 @@ def test_the_methods_with_a_box_get_theirs(picture, method, params):
     assert np.abs(other.raw - e.raw).max() > 0.01 * np.abs(e.raw).max()
     compared = cnnviz.compare(network, picture, {method: params})
     np.testing.assert_array_equal(compared[method].raw, e.raw)
+
+
+@pytest.mark.parametrize("of", ["lrp(composite=epsilon-gamma-box)", "deep-taylor", "xrai"])
+@pytest.mark.parametrize("method", ["noise-tunnel", "test-time-augmentation"])
+def test_a_method_that_is_made_of_one_tells_it(picture, method, of):
+    network = cnnviz.wrap(ReferenceModel(NETS["plain"]()), preprocess=HOW)
+    inner = {"of": of, **({"samples": 2} if method == "noise-tunnel" else {})}
+    e = cnnviz.explain(network, picture, method, **inner)
+    np.testing.assert_allclose(e.params["low"], LOW)
+    np.testing.assert_allclose(e.params["high"], HIGH)
+    again = cnnviz.explain(network, picture, method, **e.params)
+    np.testing.assert_array_equal(again.raw, e.raw)
+    other = cnnviz.explain(network, picture, method, low=-9.0, high=9.0, **inner)
+    assert np.abs(other.raw - e.raw).max() > 0.01 * np.abs(e.raw).max()
+
+
+def test_a_method_that_does_not_ask_is_not_told(network, picture):
+    e = cnnviz.explain(network, picture, "noise-tunnel", of="saliency", samples=2)
+    assert e.params["low"] is None
+    with pytest.raises(ParameterError, match="saliency does not ask for bounds"):
+        cnnviz.explain(network, picture, "noise-tunnel", of="saliency", low=-1.0, high=1.0)

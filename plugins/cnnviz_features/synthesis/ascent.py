@@ -1,16 +1,17 @@
-"""How pictures climb: optimisers, and the loop around a network."""
+"""How pictures climb: the slope that a network gives them, and the loop around it."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 
 from cnnviz_core.errors import RuleError
 from cnnviz_core.model import Array, LayerInfo, Model
+from cnnviz_core.optimisers import Optimiser
 from cnnviz_core.pixels import PixelSpace, as_pixels
 from cnnviz_core.progress import advance
 from cnnviz_core.rules import STANDARD, BackwardRule
@@ -22,11 +23,8 @@ from cnnviz_features.synthesis.transformations import Resampling, Transformation
 
 __all__ = [
     "OPEN",
-    "Adam",
     "Ascended",
     "Climb",
-    "Optimiser",
-    "Plain",
     "Slope",
     "ascend",
     "before_rectifier",
@@ -34,102 +32,6 @@ __all__ = [
 
 OPEN: Final = BackwardRule("open", {"relu": ReluStep(gate=False, rectify=False)})
 """The gradient passes shut rectifiers as if they were open."""
-
-
-class Optimiser(Protocol):
-    """A way of making steps of gradients."""
-
-    def begin(self) -> Callable[[Array], Array]:
-        """Start a climb.
-
-        Returns
-        -------
-        callable
-            From the gradient (N, ...) at one step to what is added to the parameters; it remembers
-            the gradients before.
-        """
-        ...
-
-
-@dataclass(frozen=True)
-class Adam:
-    """Steps of about `rate` in every parameter, whatever the gradient's size.
-
-    Attributes
-    ----------
-    rate : float
-        The size of a step.
-    mean, square : float
-        How much of the running means of the gradient and of its square is kept.
-    epsilon : float
-        Added to the root of the mean square.
-
-    References
-    ----------
-    Kingma & Ba, "Adam: a method for stochastic optimization", ICLR 2015, algorithm 1.
-    """
-
-    rate: float = 0.05
-    mean: float = 0.9
-    square: float = 0.999
-    epsilon: float = 1e-8
-
-    def begin(self) -> Callable[[Array], Array]:
-        """Start a climb."""
-        means: Array | float = 0.0
-        squares: Array | float = 0.0
-        taken = 0
-
-        def step(gradient: Array) -> Array:
-            nonlocal means, squares, taken
-            taken += 1
-            means = self.mean * means + (1 - self.mean) * gradient
-            squares = self.square * squares + (1 - self.square) * gradient**2
-            unbiased = means / (1 - self.mean**taken)
-            size = np.sqrt(squares / (1 - self.square**taken)) + self.epsilon
-            return (self.rate * unbiased / size).astype(gradient.dtype)
-
-        return step
-
-
-@dataclass(frozen=True)
-class Plain:
-    """Steps along the gradient.
-
-    Attributes
-    ----------
-    rate : float
-        What the gradient is multiplied by.
-    momentum : float
-        How much of the step before is added; 0 for none.
-    normalise : bool
-        Whether each picture's gradient is first divided by its root mean square, so that `rate` is
-        the typical change of a parameter in one step.
-    """
-
-    rate: float = 1.0
-    momentum: float = 0.0
-    normalise: bool = False
-
-    def begin(self) -> Callable[[Array], Array]:
-        """Start a climb."""
-        before: Array | float = 0.0
-
-        def step(gradient: Array) -> Array:
-            nonlocal before
-            if self.normalise:
-                gradient = _normalised(gradient)
-            before = self.rate * gradient + self.momentum * before
-            return np.asarray(before, dtype=gradient.dtype)
-
-        return step
-
-
-def _normalised(gradient: Array) -> Array:
-    """Divide each picture's gradient by its root mean square; zeros stay zeros."""
-    axes = tuple(range(1, gradient.ndim))
-    size = np.sqrt(np.mean(gradient**2, axis=axes, keepdims=True))
-    return np.divide(gradient, size, out=np.zeros_like(gradient), where=size > 0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,10 +12,11 @@ from cnnviz_core.exhibits import Curves, Gallery, Line, Tile, mosaic
 from cnnviz_core.inspector import Subject
 from cnnviz_core.layers import is_special
 from cnnviz_core.model import Array
+from cnnviz_core.optimisers import Optimiser
 from cnnviz_core.pixels import as_pixels
 from cnnviz_core.targets import ClassScore, probabilities
 from cnnviz_features._sheets import sheet
-from cnnviz_features.synthesis.ascent import Climb, Optimiser, ascend
+from cnnviz_features.synthesis.ascent import Climb, ascend
 from cnnviz_features.synthesis.objectives import Objective
 
 __all__ = ["Made", "make"]

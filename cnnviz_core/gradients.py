@@ -1,4 +1,4 @@
-"""The gradient and the score at many points: along a path, or around a sample."""
+"""Gradients and scores at many points: along a path, or around a sample."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cnnviz_core.progress import advance
 from cnnviz_core.scoring import score
 from cnnviz_core.targets import Target, cotangent_of, target_node
 
-__all__ = ["gradient_at", "gradients_at", "scores_at"]
+__all__ = ["gradient_at", "gradients_at", "mean_gradient", "scores_at"]
 
 
 def gradient_at(
@@ -85,6 +85,58 @@ def gradients_at(
         gradients = gradient_at(model, x, asked, batch_size=batch_size)
         advance(what, done, total)
         yield from np.split(gradients, len(x) // len(targets))
+
+
+def mean_gradient(
+    model: Model,
+    start: Array,
+    end: Array,
+    targets: Sequence[Target],
+    *,
+    steps: int,
+    batch_size: int = 16,
+    what: str = "points of the path",
+) -> Array:
+    """Average the gradient of the targets' scores along straight lines.
+
+    The mean is taken by Gauss-Legendre quadrature, which is exact where the gradient along the line
+    is a polynomial of a degree up to ``2 * steps - 1``.
+
+    Parameters
+    ----------
+    model : Model
+        The network.
+    start, end : ndarray (N, ...)
+        Where the lines begin and end; points between have the type of `end`.
+    targets : sequence of Target
+        One for each of the N lines; resolved.
+    steps : int
+        How many nodes the quadrature has.
+    batch_size : int
+        How many samples go through the network at once.
+    what : str
+        What to call the work in the progress.
+
+    Returns
+    -------
+    ndarray of float64 (N, ...)
+        Times ``end - start`` it is integrated gradients (Sundararajan et al., ICML 2017, section
+        3).
+    """
+    nodes, weights = np.polynomial.legendre.leggauss(steps)
+    way = end - start
+    gradients = gradients_at(
+        model,
+        ((start + (node + 1) / 2 * way).astype(end.dtype) for node in nodes),
+        targets,
+        total=steps,
+        batch_size=batch_size,
+        what=what,
+    )
+    mean = np.zeros(end.shape)
+    for weight, gradient in zip(weights / 2, gradients, strict=True):
+        mean += weight * gradient.astype(np.float64)
+    return mean
 
 
 def scores_at(

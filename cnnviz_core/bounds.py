@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 
 from cnnviz_core.errors import ParameterError
+from cnnviz_core.explainer import Explainer
 from cnnviz_core.model import Array
+from cnnviz_core.parameters import parameters_of
 
-__all__ = ["Bounds", "End", "bounds_of"]
+__all__ = ["ENDS", "Bounds", "End", "asks_for_bounds", "bounds_of"]
+
+ENDS: Final = ("low", "high")
+"""What the parameters are called."""
 
 End: TypeAlias = float | Array | None
 """One value for all channels or one for each; None where it is not known."""
@@ -61,6 +66,25 @@ def bounds_of(low: End, high: End, channels: int) -> Bounds | None:
         )
     low_values, high_values = (_shortest(end) for end in ends)
     return low_values, high_values
+
+
+def asks_for_bounds(explainer: Explainer) -> bool:
+    """Tell whether a method wants to be told the least and the greatest values of the input.
+
+    Parameters
+    ----------
+    explainer : Explainer
+        The method.  It asks by the parameters ``low`` and ``high``, which take arrays and are None.
+        One whose ``needs_bounds`` is False does not ask.
+
+    Returns
+    -------
+    bool
+    """
+    made: Any = explainer
+    takes = {p.name for p in parameters_of(type(explainer)) if np.ndarray in p.types}
+    asks = takes.issuperset(ENDS) and getattr(made, "needs_bounds", True)
+    return bool(asks) and all(getattr(made, end) is None for end in ENDS)
 
 
 def _shortest(end: Array) -> tuple[float, ...]:
