@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cnnviz.explanation import Explanation
     from cnnviz.inspecting import inspect
     from cnnviz.inspection import Inspection
-    from cnnviz.listing import inspectors, layers, methods
+    from cnnviz.listing import inspectors, layers, methods, metrics
     from cnnviz.network import Network, wrap
     from cnnviz.pages import report
     from cnnviz.sources import load
@@ -59,6 +59,7 @@ __all__ = [
     "layers",
     "load",
     "methods",
+    "metrics",
     "report",
     "top_k",
     "wrap",
@@ -78,6 +79,7 @@ _HOMES = {
     "layers": "cnnviz.listing",
     "load": "cnnviz.sources",
     "methods": "cnnviz.listing",
+    "metrics": "cnnviz.listing",
     "report": "cnnviz.pages",
     "wrap": "cnnviz.network",
 }

@@ -1,4 +1,4 @@
-"""What there is: the methods and inspectors that are installed, and the layers of a network."""
+"""What there is: the methods, inspectors and metrics installed, and the layers of a network."""
 
 from __future__ import annotations
 
@@ -13,21 +13,25 @@ from cnnviz_core.layers import auto_layer
 from cnnviz_core.model import LayerInfo
 from cnnviz_core.naming import normal
 from cnnviz_core.parameters import Parameter, parameters_of
-from cnnviz_core.registry import PluginInfo, get_registry
-from cnnviz_core.specs import InspectorSpec, RuleSpec
+from cnnviz_core.plugins import PluginInfo
+from cnnviz_core.registry import get_registry
+from cnnviz_core.specs import InspectorSpec, MetricSpec, RuleSpec
 
 __all__ = [
     "InspectorInfo",
     "MethodInfo",
+    "MetricInfo",
     "Table",
     "by_family",
     "family_of",
     "inspectors",
     "layers",
     "methods",
+    "metrics",
     "plugin_of",
     "short_reference",
     "usual_inspector",
+    "usual_metric",
     "usual_name",
 ]
 
@@ -127,6 +131,52 @@ class InspectorInfo:
         return parameters_of(get_registry().inspector_class(self.name))
 
 
+@dataclass(frozen=True)
+class MetricInfo:
+    """An installed metric of maps.
+
+    Attributes
+    ----------
+    name : str
+        What to call it by.
+    family : str
+        What it judges: "localisation", "faithfulness", ...
+    summary : str
+        One line.
+    higher_is_better : bool or None
+        Which of two values is the better one; None where neither is.
+    asks : tuple of str
+        What of the annotation it cannot do without, sorted.
+    needs : tuple of str
+        The capabilities that a model must have, sorted.
+    references : tuple of str
+        The papers.
+    cost : str
+        The work for one map, in words.
+    aliases : tuple of str
+        Its other names.
+    distribution, version : str
+        The distribution that it came with.
+    """
+
+    name: str
+    family: str
+    summary: str
+    higher_is_better: bool | None
+    asks: tuple[str, ...]
+    needs: tuple[str, ...]
+    references: tuple[str, ...]
+    cost: str
+    aliases: tuple[str, ...]
+    distribution: str
+    version: str
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """Its parameters; reading them imports the metric."""
+        return parameters_of(get_registry().metric_class(self.name))
+
+
 def usual_name(name: str) -> str:
     """Give the name under which a method is listed.
 
@@ -167,17 +217,39 @@ def usual_inspector(name: str) -> str:
     return next(listed for listed, known in registry.inspectors.items() if known is spec)
 
 
+def usual_metric(name: str) -> str:
+    """Give the name under which a metric is listed; see `usual_name`.
+
+    Parameters
+    ----------
+    name : str
+        The metric's name or an alias, in any spelling.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    UnknownMethodError
+        If there is no such metric.
+    """
+    registry = get_registry()
+    spec = registry.metric_spec(name)
+    return next(listed for listed, known in registry.metrics.items() if known is spec)
+
+
 def plugin_of(
-    name: str, kind: Literal["explainers", "inspectors"] = "explainers"
+    name: str, kind: Literal["explainers", "inspectors", "metrics"] = "explainers"
 ) -> PluginInfo | None:
-    """Find the plugin that announced a method or an inspector.
+    """Find the plugin that announced a method, an inspector or a metric.
 
     Parameters
     ----------
     name : str
         Its name, in the usual form; ``distribution:name`` where two claim it.
-    kind : {"explainers", "inspectors"}
-        Which of the two it is.
+    kind : {"explainers", "inspectors", "metrics"}
+        Which of them it is.
 
     Returns
     -------
@@ -185,7 +257,7 @@ def plugin_of(
     """
     distribution, _, bare = name.rpartition(":")
     for plugin in get_registry().plugins:
-        if bare in map(normal, getattr(plugin, kind)) and (
+        if bare in map(normal, plugin.announced[kind]) and (
             not distribution or normal(plugin.distribution) == distribution
         ):
             return plugin
@@ -275,6 +347,46 @@ def _inspector_info(name: str, spec: InspectorSpec) -> InspectorInfo:
         summary=spec.summary,
         shown=spec.shown,
         targeted=spec.targeted,
+        needs=tuple(sorted(spec.needs)),
+        references=spec.references,
+        cost=spec.cost,
+        aliases=spec.aliases,
+        distribution=plugin.distribution if plugin else "",
+        version=plugin.version if plugin else "",
+    )
+
+
+def metrics() -> Table[MetricInfo]:
+    """List the installed metrics of maps.
+
+    Returns
+    -------
+    Table of MetricInfo
+        A tuple that prints as a table, in the order in which they were announced.
+
+    Examples
+    --------
+    >>> [metric.name for metric in metrics() if metric.family == "robustness"]
+    ['max-sensitivity']
+    """
+    found = [_metric_info(name, spec) for name, spec in get_registry().metrics.items()]
+    better = {True: "higher", False: "lower", None: ""}
+    cells = [
+        (m.name, m.family, m.summary, better[m.higher_is_better], ", ".join(m.asks), m.cost)
+        for m in found
+    ]
+    return Table(found, ("metric", "family", "summary", "better", "asks for", "cost"), cells)
+
+
+def _metric_info(name: str, spec: MetricSpec) -> MetricInfo:
+    """Gather what is known of a metric."""
+    plugin = plugin_of(name, "metrics")
+    return MetricInfo(
+        name=name,
+        family=spec.family,
+        summary=spec.summary,
+        higher_is_better=spec.higher_is_better,
+        asks=tuple(sorted(spec.asks)),
         needs=tuple(sorted(spec.needs)),
         references=spec.references,
         cost=spec.cost,

@@ -9,8 +9,9 @@ from typing import Any, Final, TypeAlias
 
 from cnnviz.network import Network
 from cnnviz_core.errors import UnknownLayerError, UnsupportedModelError
+from cnnviz_core.importing import import_string
 from cnnviz_core.layers import AUTO
-from cnnviz_core.registry import get_registry, import_string
+from cnnviz_core.registry import get_registry
 
 __all__ = ["AskedLayer", "is_several", "layer_text"]
 

@@ -12,9 +12,10 @@ import numpy.typing as npt
 
 from cnnviz_core.answering import AnsweringModel
 from cnnviz_core.errors import ParameterError
+from cnnviz_core.importing import import_string
 from cnnviz_core.model import Array, Model
 from cnnviz_core.preprocessing import Described, Preprocessing
-from cnnviz_core.registry import get_registry, import_string
+from cnnviz_core.registry import get_registry
 
 __all__ = ["Labels", "Network", "Preprocess", "wrap"]
 

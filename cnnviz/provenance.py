@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 
 from cnnviz.network import Network
-from cnnviz_core.registry import PluginInfo
+from cnnviz_core.plugins import PluginInfo
 
 __all__ = ["provenance_of"]
 

@@ -19,8 +19,9 @@ from cnnviz_core.errors import (
     UnsupportedModelError,
     near,
 )
+from cnnviz_core.importing import import_string
 from cnnviz_core.preprocessing import Described
-from cnnviz_core.registry import get_registry, import_string
+from cnnviz_core.registry import get_registry
 from cnnviz_core.specs import BackendSpec
 
 __all__ = ["load"]

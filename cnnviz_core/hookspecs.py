@@ -11,13 +11,14 @@ from typing import Final
 
 import pluggy
 
-from cnnviz_core.specs import BackendSpec, ExplainerSpec, InspectorSpec, RuleSpec
+from cnnviz_core.specs import BackendSpec, ExplainerSpec, InspectorSpec, MetricSpec, RuleSpec
 
 __all__ = [
     "GROUP",
     "cnnviz_backends",
     "cnnviz_explainers",
     "cnnviz_inspectors",
+    "cnnviz_metrics",
     "cnnviz_rules",
     "hookimpl",
 ]
@@ -49,3 +50,8 @@ def cnnviz_backends() -> Iterable[BackendSpec]:  # type: ignore[empty-body]
 @_hookspec
 def cnnviz_rules() -> Iterable[RuleSpec]:  # type: ignore[empty-body]
     """Announce rules of relevance."""
+
+
+@_hookspec
+def cnnviz_metrics() -> Iterable[MetricSpec]:  # type: ignore[empty-body]
+    """Announce metrics of maps."""

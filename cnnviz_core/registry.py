@@ -1,143 +1,39 @@
-"""Finding explainers, inspectors, backends and rules of relevance among the installed plugins.
-
-pluggy loads entry points without isolation: one that raises stops all.  So the loop is ours: each
-entry point is loaded by itself, and one that fails is taken out, remembered and reported.
-"""
+"""Finding explainers, inspectors, backends, rules and metrics by name, and making them."""
 
 from __future__ import annotations
 
 import functools
-import importlib
-import importlib.util
 import inspect
-import os
 import re
-import traceback
-import warnings
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import EntryPoint
+from typing import Any, Final
 
-import pluggy
-
-from cnnviz_core import hookspecs
 from cnnviz_core.errors import (
     CnnvizError,
     MissingBackendError,
     ParameterError,
     PluginError,
-    UnknownMethodError,
     UnsupportedModelError,
     near,
 )
-from cnnviz_core.naming import Named, normal
+from cnnviz_core.importing import import_string, installed
 from cnnviz_core.parameters import Parameter, build, parameters_of, parse
+from cnnviz_core.plugins import KINDS, Plugins
 from cnnviz_core.rules import BackwardRule, check_steps
-from cnnviz_core.specs import API, BackendSpec, ExplainerSpec, InspectorSpec, RuleSpec
+from cnnviz_core.specs import BackendSpec, ExplainerSpec, InspectorSpec, MetricSpec, RuleSpec
 
-Record = TypeVar("Record", ExplainerSpec, InspectorSpec, BackendSpec, RuleSpec)
+__all__ = ["Registry", "get_registry"]
 
-__all__ = [
-    "PluginFailure",
-    "PluginInfo",
-    "Registry",
-    "get_registry",
-    "import_string",
-    "installed",
-]
-
-STRICT: Final = "CNNVIZ_STRICT_PLUGINS"
-"""The environment variable that makes a failing plugin raise, when set to 1."""
-
+_EXAMPLES: Final = {
+    "method": "occlusion(window=48, stride=16)",
+    "metric": "deletion(steps=28)",
+}
 _CONFIGURED: Final = re.compile(r"\s*(?P<name>[^()=]+?)\s*(?:\((?P<inside>[^()]*)\))?\s*")
 
 
-@dataclass(frozen=True)
-class PluginFailure:
-    """A plugin that could not be loaded.
-
-    Attributes
-    ----------
-    distribution, version : str
-        Which distribution it came with.
-    entry_point : str
-        The entry point's name.
-    stage : str
-        "load" (its module), "announce" (its hooks) or "import" (an explainer's own module).
-    error : str
-        The exception, in one line.
-    traceback : str
-        The whole of it.
-    """
-
-    distribution: str
-    version: str
-    entry_point: str
-    stage: str
-    error: str
-    traceback: str
-
-
-@dataclass(frozen=True)
-class PluginInfo:
-    """A plugin that was loaded, and what it announced.
-
-    Attributes
-    ----------
-    distribution, version : str
-        Which distribution it came with.
-    entry_point : str
-        The entry point's name.
-    explainers, backends, inspectors, rules : tuple of str
-        The names it announced.
-    """
-
-    distribution: str
-    version: str
-    entry_point: str
-    explainers: tuple[str, ...]
-    backends: tuple[str, ...]
-    inspectors: tuple[str, ...] = ()
-    rules: tuple[str, ...] = ()
-
-
-def import_string(target: str) -> Any:
-    """Import what an import string names.
-
-    Parameters
-    ----------
-    target : str
-        "package.module:attribute".
-
-    Returns
-    -------
-    object
-    """
-    module, _, attribute = target.partition(":")
-    return getattr(importlib.import_module(module), attribute)
-
-
-def installed(package: str) -> bool:
-    """Tell whether a package can be imported, without importing it.
-
-    Parameters
-    ----------
-    package : str
-        A root package's name.
-
-    Returns
-    -------
-    bool
-    """
-    try:
-        return importlib.util.find_spec(package) is not None
-    except ValueError:  # it is in sys.modules without a spec
-        return True
-
-
 class Registry:
-    """The explainers, inspectors, backends and rules of relevance of all installed plugins.
+    """The explainers, inspectors, backends, rules and metrics of all installed plugins.
 
     Parameters
     ----------
@@ -154,93 +50,22 @@ class Registry:
         By name.
     rules : mapping of str to RuleSpec
         By name, in the order in which they were announced.
+    metrics : mapping of str to MetricSpec
+        By name, in the order in which they were announced.
     plugins : tuple of PluginInfo
     failures : list of PluginFailure
     """
 
     def __init__(self, points: Iterable[EntryPoint] | None = None) -> None:
-        self._manager = pluggy.PluginManager(hookspecs.GROUP)
-        self._manager.add_hookspecs(hookspecs)
-        self.failures: list[PluginFailure] = []
-        self._explainers: Named[ExplainerSpec] = Named("method", "cnnviz methods")
-        self._inspectors: Named[InspectorSpec] = Named("inspector", "cnnviz inspectors")
-        self._backends: Named[BackendSpec] = Named("backend", "cnnviz doctor")
-        self._rules: Named[RuleSpec] = Named("rule", "cnnviz methods lrp")
-        plugins = []
-        for point in entry_points(group=hookspecs.GROUP) if points is None else points:
-            info = self._load(point)
-            if info is not None:
-                plugins.append(info)
-        self.plugins = tuple(plugins)
-        self.explainers: Mapping[str, ExplainerSpec] = dict(sorted(self._explainers.all().items()))
-        self.inspectors: Mapping[str, InspectorSpec] = self._inspectors.all()
-        self.backends: Mapping[str, BackendSpec] = self._backends.all()
-        self.rules: Mapping[str, RuleSpec] = self._rules.all()
-
-    def _load(self, point: EntryPoint) -> PluginInfo | None:
-        """Load one entry point; on failure remember it and leave no trace of the plugin."""
-        distribution = point.dist.name if point.dist else ""
-        version = point.dist.version if point.dist else ""
-        stage = "load"
-        name = f"{distribution}:{point.name}"
-        try:
-            module = point.load()
-            stage = "announce"
-            self._manager.register(module, name=name)
-            self._manager.check_pending()
-            explainers = _announced(self._manager, module, "cnnviz_explainers", ExplainerSpec)
-            inspectors = _announced(self._manager, module, "cnnviz_inspectors", InspectorSpec)
-            backends = _announced(self._manager, module, "cnnviz_backends", BackendSpec)
-            rules = _announced(self._manager, module, "cnnviz_rules", RuleSpec)
-        except Exception as error:
-            if self._manager.has_plugin(name):
-                self._manager.unregister(name=name)
-            self._fail(
-                PluginFailure(
-                    distribution,
-                    version,
-                    point.name,
-                    stage,
-                    f"{type(error).__name__}: {error}",
-                    traceback.format_exc(),
-                ),
-                error,
-            )
-            return None
-        for explainer in explainers:
-            self._explainers.claim(distribution, explainer)
-        for inspector in inspectors:
-            self._inspectors.claim(distribution, inspector)
-        for backend in backends:
-            self._backends.claim(distribution, backend)
-        for rule in rules:
-            self._rules.claim(distribution, rule)
-        return PluginInfo(
-            distribution,
-            version,
-            point.name,
-            tuple(e.name for e in explainers),
-            tuple(b.name for b in backends),
-            tuple(i.name for i in inspectors),
-            tuple(r.name for r in rules),
-        )
-
-    def _fail(self, failure: PluginFailure, error: Exception) -> None:
-        """Remember a failure with one warning, or raise it where that was asked for."""
-        if os.environ.get(STRICT) == "1":
-            raise PluginError(
-                f"plugin {failure.entry_point!r} of {failure.distribution or 'unknown'} "
-                f"{failure.version} failed to {failure.stage}: {failure.error}",
-                "a plugin that loads",
-                f"repair or uninstall it, or unset {STRICT}",
-            ) from error
-        self.failures.append(failure)
-        warnings.warn(
-            f"cnnviz: plugin {failure.entry_point!r} of {failure.distribution or 'unknown'} failed "
-            f"to {failure.stage} ({failure.error}); `cnnviz doctor` shows the whole of it",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+        self._plugins = Plugins(points)
+        self.plugins = tuple(self._plugins.infos)
+        self.failures = self._plugins.failures
+        named = {key: found.all() for key, found in self._plugins.named.items()}
+        self.explainers: Mapping[str, ExplainerSpec] = dict(sorted(named["explainers"].items()))
+        self.inspectors: Mapping[str, InspectorSpec] = named["inspectors"]
+        self.backends: Mapping[str, BackendSpec] = named["backends"]
+        self.rules: Mapping[str, RuleSpec] = named["rules"]
+        self.metrics: Mapping[str, MetricSpec] = named["metrics"]
 
     def spec(self, name: str) -> ExplainerSpec:
         """Find an explainer's record.
@@ -262,29 +87,23 @@ class Registry:
         ConflictError
             If two plugins claim the name.
         """
-        return self._find(self._explainers, name)
+        found: ExplainerSpec = self._plugins.find("explainers", name)
+        return found
 
     def inspector_spec(self, name: str) -> InspectorSpec:
         """Find an inspector's record; see `spec`."""
-        return self._find(self._inspectors, name)
+        found: InspectorSpec = self._plugins.find("inspectors", name)
+        return found
 
     def rule_spec(self, name: str) -> RuleSpec:
         """Find the record of a rule of relevance; see `spec`."""
-        return self._find(self._rules, name)
+        found: RuleSpec = self._plugins.find("rules", name)
+        return found
 
-    def _find(self, named: Named[Any], name: str) -> Any:
-        """Find a record; say so if it is missing since its plugin failed."""
-        try:
-            return named.find(name)
-        except UnknownMethodError:
-            failed = [f for f in self.failures if normal(f.entry_point) == normal(name)]
-            if failed:
-                raise PluginError(
-                    f"the plugin {failed[0].entry_point!r} failed: {failed[0].error}",
-                    "a plugin that loads",
-                    "see `cnnviz doctor` for the whole error, then repair or uninstall the plugin",
-                ) from None
-            raise
+    def metric_spec(self, name: str) -> MetricSpec:
+        """Find a metric's record; see `spec`."""
+        found: MetricSpec = self._plugins.find("metrics", name)
+        return found
 
     def explainer_class(self, name: str) -> type:
         """Import an explainer's class.
@@ -354,6 +173,32 @@ class Registry:
         """
         return build(self.inspector_class(name), params, method=self.inspector_spec(name).name)
 
+    def metric_class(self, name: str) -> type:
+        """Import a metric's class; see `explainer_class`."""
+        cls: type = _imported(self.metric_spec(name))
+        return cls
+
+    def metric(self, name: str, **params: Any) -> Any:
+        """Make a metric; see `explainer`.
+
+        Parameters
+        ----------
+        name : str
+            The metric's name.
+        **params
+            Its parameters, where they differ from their defaults.
+
+        Returns
+        -------
+        Metric
+
+        Raises
+        ------
+        ParameterError
+            If a parameter is unknown or out of its range.
+        """
+        return build(self.metric_class(name), params, method=self.metric_spec(name).name)
+
     def rule(self, name: str, **options: Any) -> BackwardRule:
         """Make a rule of relevance.
 
@@ -414,21 +259,30 @@ class Registry:
         ParameterError
             If the text cannot be read, or a parameter is unknown or out of its range.
         """
-        found = _CONFIGURED.fullmatch(text)
-        if found is None:
-            raise ParameterError(
-                f"{text!r} does not name a method",
-                "a method's name, or its name and parameters: occlusion(window=48, stride=16)",
-                "list the methods with `cnnviz methods`",
-            )
-        name, inside = found["name"], (found["inside"] or "").strip()
-        known = {parameter.name: parameter for parameter in self.parameters(name)}
-        params = {key: value for key, value in shared.items() if key in known}
-        for part in inside.split(",") if inside else ():
-            key, _, value = (piece.strip() for piece in part.partition("="))
-            # `build` speaks of unknown names.
-            params[key] = parse(known[key], value.strip("'\"")) if key in known else value
+        name, params = _read(text, "method", self.explainer_class, shared)
         return self.explainer(name, **params)
+
+    def configured_metric(self, text: str, **shared: Any) -> Any:
+        """Make a metric of its name with its parameters, "deletion(steps=28)"; see `configured`.
+
+        Parameters
+        ----------
+        text : str
+            The metric's name, or its name and parameters.
+        **shared
+            Further parameters, each given to the metric only if it has one of that name.
+
+        Returns
+        -------
+        Metric
+
+        Raises
+        ------
+        ParameterError
+            If the text cannot be read, or a parameter is unknown or out of its range.
+        """
+        name, params = _read(text, "metric", self.metric_class, shared)
+        return self.metric(name, **params)
 
     def parameters(self, name: str) -> tuple[Parameter, ...]:
         """Give a method's parameters.
@@ -517,17 +371,35 @@ class Registry:
         )
 
 
-_NOUNS: Final = {ExplainerSpec: "method", InspectorSpec: "inspector", RuleSpec: "rule"}
-"""What a record announces, for messages."""
+def _read(
+    text: str, noun: str, class_of: Callable[[str], type], shared: Mapping[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """Read a name with parameters; of the shared ones those that the class has are added."""
+    found = _CONFIGURED.fullmatch(text)
+    if found is None:
+        raise ParameterError(
+            f"{text!r} does not name a {noun}",
+            f"a {noun}'s name, or its name and parameters: {_EXAMPLES[noun]}",
+            f"list the {noun}s with `cnnviz {noun}s`",
+        )
+    name, inside = found["name"], (found["inside"] or "").strip()
+    known = {parameter.name: parameter for parameter in parameters_of(class_of(name))}
+    params = {key: value for key, value in shared.items() if key in known}
+    for part in inside.split(",") if inside else ():
+        key, _, value = (piece.strip() for piece in part.partition("="))
+        # `build` speaks of unknown names.
+        params[key] = parse(known[key], value.strip("'\"")) if key in known else value
+    return name, params
 
 
-def _imported(spec: ExplainerSpec | InspectorSpec | RuleSpec) -> Any:
+def _imported(spec: ExplainerSpec | InspectorSpec | RuleSpec | MetricSpec) -> Any:
     """Import what a record announces."""
     try:
         return import_string(spec.target)
     except Exception as error:
+        noun = next(kind.noun for kind in KINDS.values() if kind.record is type(spec))
         raise PluginError(
-            f"the {_NOUNS[type(spec)]} {spec.name!r} could not be imported from {spec.target!r} "
+            f"the {noun} {spec.name!r} could not be imported from {spec.target!r} "
             f"({type(error).__name__}: {error})",
             "a module that can be imported",
             "repair or uninstall the plugin that announces it",
@@ -568,21 +440,6 @@ def _options(announced: object) -> list[str]:
     by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     parameters = inspect.signature(announced).parameters.values()
     return [parameter.name for parameter in parameters if parameter.kind in by_name]
-
-
-def _announced(
-    manager: pluggy.PluginManager, module: Any, hook: str, record: type[Record]
-) -> list[Record]:
-    """Call one plugin's implementation of a hook, and check what it gives."""
-    others = [plugin for plugin in manager.get_plugins() if plugin is not module]
-    given = manager.subset_hook_caller(hook, others)()
-    specs = [spec for announced in given for spec in announced]
-    for spec in specs:
-        if not isinstance(spec, record):
-            raise TypeError(f"{hook} gave a {type(spec).__name__}, not {record.__name__}")
-        if spec.api != API:
-            raise TypeError(f"{spec.name!r} was written for API {spec.api}; this is API {API}")
-    return specs
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""The records by which plugins announce explainers, inspectors, backends and rules of relevance.
+"""The records by which plugins announce explainers, inspectors, backends, rules and metrics.
 
 A record holds names and import strings (``"package.module:attribute"``) only, so that listing what
 there is imports nothing heavy.
@@ -11,7 +11,15 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Literal, TypeAlias
 
-__all__ = ["API", "BackendSpec", "ExplainerSpec", "InspectorSpec", "RuleSpec", "Shown"]
+__all__ = [
+    "API",
+    "BackendSpec",
+    "ExplainerSpec",
+    "InspectorSpec",
+    "MetricSpec",
+    "RuleSpec",
+    "Shown",
+]
 
 API: Final = 1
 """The version of the contract between plugins and the core."""
@@ -183,4 +191,49 @@ class RuleSpec:
     summary: str
     references: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
+    api: int = API
+
+
+@dataclass(frozen=True)
+class MetricSpec:
+    """A metric of maps, announced.
+
+    Attributes
+    ----------
+    name : str
+        The metric's usual name, lower case with hyphens: "pointing-game".
+    target : str
+        Import string of the metric's dataclass: "cnnviz_metrics.pointing:PointingGame".
+    summary : str
+        One line for listings.
+    family : str
+        What it judges: "localisation", "faithfulness", "robustness", "complexity", "sanity" or a
+        new one.
+    higher_is_better : bool or None
+        Which of two values is the better one; None where neither is.
+    asks : frozenset of str
+        What of the annotation it cannot do without: "boxes", "mask" and "label", of which one
+        suffices where they stand in one text, as "boxes or mask".
+    needs : frozenset of str
+        The capabilities that a model must have.
+    references : tuple of str
+        Papers: authors, title, venue and year.
+    aliases : tuple of str
+        Other names under which people look for it.
+    cost : str
+        The work for one map, in words: "none", "57 forwards".
+    api : int
+        The contract's version that it was written for.
+    """
+
+    name: str
+    target: str
+    summary: str
+    family: str
+    higher_is_better: bool | None
+    asks: frozenset[str] = frozenset()
+    needs: frozenset[str] = frozenset()
+    references: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    cost: str = "none"
     api: int = API

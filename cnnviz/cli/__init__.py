@@ -15,7 +15,7 @@ from cnnviz.cli.base import Group
 __all__ = ["main"]
 
 _EXPLAIN = ("demo", "explain", "compare", "report")
-_LOOK_AROUND = ("methods", "inspectors", "layers", "doctor")
+_LOOK_AROUND = ("methods", "inspectors", "metrics", "layers", "doctor")
 _OWN = (*_EXPLAIN, "inspect", *_LOOK_AROUND)
 
 

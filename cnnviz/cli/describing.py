@@ -1,4 +1,4 @@
-"""What `cnnviz methods NAME` and `cnnviz inspectors NAME` have in common."""
+"""What `cnnviz methods NAME`, `cnnviz inspectors NAME` and `cnnviz metrics NAME` share."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any, TypeVar
 import click
 
 from cnnviz.cli.base import print_table
-from cnnviz.listing import InspectorInfo, MethodInfo
+from cnnviz.listing import InspectorInfo, MethodInfo, MetricInfo
 from cnnviz_core.errors import PluginError
 from cnnviz_core.parameters import Parameter
 
 __all__ = ["describe", "parameter_records", "records"]
 
-Info = TypeVar("Info", MethodInfo, InspectorInfo)
+Info = TypeVar("Info", MethodInfo, InspectorInfo, MetricInfo)
 
 
-def parameter_records(owner: MethodInfo | InspectorInfo) -> list[dict[str, Any]]:
-    """Give the parameters of a method or an inspector as JSON values.
+def parameter_records(owner: MethodInfo | InspectorInfo | MetricInfo) -> list[dict[str, Any]]:
+    """Give the parameters of a method, an inspector or a metric as JSON values.
 
     Parameters
     ----------
-    owner : MethodInfo or InspectorInfo
+    owner : MethodInfo, InspectorInfo or MetricInfo
         Whose.
 
     Returns
@@ -37,11 +37,11 @@ def parameter_records(owner: MethodInfo | InspectorInfo) -> list[dict[str, Any]]
 
 
 def records(owners: Iterable[Info], record: Callable[[Info], dict[str, Any]]) -> list[Any]:
-    """Give methods or inspectors as JSON values; one that cannot be imported harms no other.
+    """Give records as JSON values; one whose module cannot be imported harms no other.
 
     Parameters
     ----------
-    owners : iterable of MethodInfo or InspectorInfo
+    owners : iterable of MethodInfo, InspectorInfo or MetricInfo
         Which.
     record : callable
         Makes JSON values of one.

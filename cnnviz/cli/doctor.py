@@ -11,8 +11,10 @@ from typing import Any
 import click
 
 from cnnviz.cli.base import Command, as_json, json_option, print_table
+from cnnviz_core.importing import import_string, installed
 from cnnviz_core.parameters import parameters_of
-from cnnviz_core.registry import Registry, get_registry, import_string, installed
+from cnnviz_core.plugins import KINDS, PluginInfo
+from cnnviz_core.registry import Registry, get_registry
 from cnnviz_core.specs import BackendSpec
 
 __all__ = ["command"]
@@ -76,6 +78,11 @@ def _examine(registry: Registry) -> dict[str, Any]:
             registry.rule(name)
         except Exception as error:
             failures.append(_failure(name, rule.target, error))
+    for name, metric in registry.metrics.items():
+        try:
+            parameters_of(registry.metric_class(name))
+        except Exception as error:
+            failures.append(_failure(name, metric.target, error))
     return {
         "cnnviz": _version("cnnviz"),
         "python": platform.python_version(),
@@ -83,13 +90,23 @@ def _examine(registry: Registry) -> dict[str, Any]:
         "packages": {name: _version(name) for name in _PACKAGES},
         "frameworks": {name: v for name in _FRAMEWORKS if (v := _version(name))},
         "backends": [_backend(spec) for spec in registry.backends.values()],
-        "plugins": [dataclasses.asdict(plugin) for plugin in registry.plugins],
+        "plugins": [_plugin(plugin) for plugin in registry.plugins],
         "failures": failures,
     }
 
 
+def _plugin(info: PluginInfo) -> dict[str, Any]:
+    """Describe a plugin, and what it announced."""
+    return {
+        "distribution": info.distribution,
+        "version": info.version,
+        "entry_point": info.entry_point,
+        **info.announced,
+    }
+
+
 def _failure(name: str, target: str, error: Exception) -> dict[str, str]:
-    """Describe a method, an inspector or a rule whose own module is broken."""
+    """Describe a method or whatever else was announced, whose own module is broken."""
     import traceback
 
     cause = error.__cause__ or error
@@ -140,7 +157,7 @@ def _print(report: dict[str, Any]) -> None:
             (
                 p["entry_point"],
                 f"{p['distribution']} {p['version']}",
-                ", ".join((*p["backends"], *p["explainers"], *p["inspectors"], *p["rules"])),
+                ", ".join(name for kind in KINDS for name in p[kind]),
             )
             for p in report["plugins"]
         ],

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 from cnnviz.images import Picture, read_picture
 from cnnviz.network import Network, wrap
 from cnnviz_core.errors import MissingBackendError
+from cnnviz_core.importing import import_string
 from cnnviz_core.netspec import NetSpec
 from cnnviz_core.preprocessing import Described, Preprocessing
-from cnnviz_core.registry import get_registry, import_string
+from cnnviz_core.registry import get_registry
 
 __all__ = ["Mark", "netspec", "network", "scenes"]
 

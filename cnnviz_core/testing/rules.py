@@ -46,8 +46,9 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from cnnviz_core.errors import MissingCapabilityError, RuleError
+from cnnviz_core.importing import import_string, installed
 from cnnviz_core.model import INPUT, LOGITS, Array, Cotangent, Inputs, Model, Pullback, input_node
-from cnnviz_core.registry import get_registry, import_string, installed
+from cnnviz_core.registry import get_registry
 from cnnviz_core.rules import BackwardRule, check_steps
 from cnnviz_core.steps import ReluStep
 from cnnviz_core.testing.comparing import assert_close

@@ -19,8 +19,9 @@ from cnnviz_core.errors import (
     UnsupportedModelError,
 )
 from cnnviz_core.hookspecs import hookimpl
+from cnnviz_core.importing import import_string, installed
 from cnnviz_core.naming import folded
-from cnnviz_core.registry import Registry, get_registry, import_string, installed
+from cnnviz_core.registry import Registry, get_registry
 from cnnviz_core.rules import BackwardRule, relevance_rule
 from cnnviz_core.specs import BackendSpec, ExplainerSpec, RuleSpec
 from cnnviz_core.steps import alpha_beta, epsilon, z_box, z_plus
@@ -270,7 +271,7 @@ def test_rules_are_found_in_the_order_in_which_they_are_announced(ruled):
     rule = relevance_rule("b", z_plus())
     registry = ruled(b=rule, a=one_sided)
     assert list(registry.rules) == ["b", "a"]
-    assert registry.plugins[0].rules == ("b", "a")
+    assert registry.plugins[0].announced["rules"] == ("b", "a")
     assert registry.rule_spec("B").target == "rules_for_test:b"
     assert registry.rule("b") is rule
     assert registry.rule("a") == one_sided()
@@ -305,7 +306,7 @@ def test_what_is_announced_must_be_a_rule_whose_steps_can_be_taken(ruled):
     with pytest.raises(RuleError, match="'relu'"):
         registry.rule("misplaced")
     absent = RuleSpec("absent", "no_such_module_anywhere:rule", "a rule")
-    registry._rules.claim("rules", absent)
+    registry._plugins.named["rules"].claim("rules", absent)
     with pytest.raises(PluginError, match="the rule 'absent' could not be imported"):
         registry.rule("absent")
 

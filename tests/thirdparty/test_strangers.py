@@ -172,7 +172,8 @@ def test_the_strangers_rule_is_found(registry):
     assert "magnitude" in registry.rules
     assert registry.rule_spec("sign-blind").references[0].endswith("Journal of Strangers 2026")
     (plugin,) = (p for p in registry.plugins if p.distribution == "cnnviz-shares")
-    assert (plugin.version, plugin.rules, plugin.explainers) == ("0.1.2", ("magnitude",), ())
+    assert (plugin.version, plugin.announced["rules"]) == ("0.1.2", ("magnitude",))
+    assert not plugin.announced["explainers"]
     rule = registry.rule("Magnitude", epsilon=None)
     assert rule.conserves
     with pytest.raises(ParameterError, match="no option 'epsilon'"):
