@@ -35,6 +35,7 @@ from cnnviz_core.errors import (
 )
 from cnnviz_core.explainer import Explainer, passes_of, require
 from cnnviz_core.layers import AUTO, resolve_layers
+from cnnviz_core.pace import BatchSize
 from cnnviz_core.progress import advance
 from cnnviz_core.registry import get_registry
 
@@ -196,7 +197,7 @@ def compare(
     input: str | None = None,
     preprocess: Preprocess | None = None,
     labels: Labels | None = None,
-    batch_size: int | None = None,
+    batch_size: BatchSize | None = None,
 ) -> Comparison:
     """Explain the same pictures and targets by several methods.
 
@@ -252,7 +253,7 @@ def run_methods(
     layer: AskedLayer = AUTO,
     *,
     budget: int | None = BUDGET,
-    batch_size: int | None = None,
+    batch_size: BatchSize | None = None,
 ) -> Comparison:
     """Explain prepared samples by several methods.
 
@@ -409,7 +410,7 @@ def _at(network: Network, params: Mapping[str, Any]) -> dict[str, Any]:
 def _loadable(
     asked: Mapping[str, Mapping[str, Any]],
     layer: str,
-    batch_size: int | None,
+    batch_size: BatchSize | None,
     skipped: dict[str, str],
 ) -> dict[str, Explainer]:
     """Make the explainers; note those whose plugin is broken among the skipped."""

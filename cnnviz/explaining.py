@@ -26,6 +26,7 @@ from cnnviz_core.labels import label_of
 from cnnviz_core.layers import AUTO
 from cnnviz_core.memo import MemoModel
 from cnnviz_core.model import INPUT, LOGITS, OUTPUT, Array, Cotangent, Inputs, Model, Pullback
+from cnnviz_core.pace import BatchSize
 from cnnviz_core.parameters import parameters_of
 from cnnviz_core.progress import advance
 from cnnviz_core.registry import get_registry
@@ -68,7 +69,7 @@ def explain(
     input: str | None = None,
     preprocess: Preprocess | None = None,
     labels: Labels | None = None,
-    batch_size: int | None = None,
+    batch_size: BatchSize | None = None,
     **params: Any,
 ) -> Explanation:
     """Explain what a network looks at in pictures, signals or volumes.
@@ -105,7 +106,7 @@ def explain(
         What is done to a picture before the network sees it, if it is not known or to be another.
     labels : sequence of str, or "imagenet-1k", optional
         The names of the classes, likewise.
-    batch_size : int, optional
+    batch_size : int or "auto", optional
         How many samples go through the network at once; 16 if left out.
     **params
         The method's own parameters; ``cnnviz.methods()`` and ``cnnviz methods NAME`` list them.
@@ -195,7 +196,7 @@ def network_of(
 
 
 def make_explainers(
-    methods: Mapping[str, Mapping[str, Any]], layer: str = AUTO, batch_size: int | None = None
+    methods: Mapping[str, Mapping[str, Any]], layer: str = AUTO, batch_size: BatchSize | None = None
 ) -> dict[str, Explainer]:
     """Make the explainers of methods; layer and batch size go to those that have such a field.
 
@@ -205,7 +206,7 @@ def make_explainers(
         Each method's own parameters.
     layer : str
         The layer to look at, or "auto".
-    batch_size : int, optional
+    batch_size : int or "auto", optional
         How many samples go through the network at once.
 
     Returns
@@ -220,18 +221,23 @@ def make_explainers(
     ParameterError
         If a parameter is unknown or does not fit, or a layer is given and no method looks at one.
     """
-    if batch_size is not None and batch_size < 1:
+    sound = batch_size in (None, "auto") or (isinstance(batch_size, int) and batch_size >= 1)
+    if not sound:
         raise ParameterError(
-            f"batch_size is {batch_size}", "a whole number of at least 1", "pass batch_size=16"
+            f"batch_size is {batch_size!r}",
+            "a whole number of at least 1, or 'auto'",
+            "pass batch_size=16",
         )
     registry = get_registry()
     made: dict[str, Explainer] = {}
     looks = False
     for method, params in methods.items():
-        fields = {parameter.name for parameter in registry.parameters(method)}
+        fields = {parameter.name: parameter for parameter in registry.parameters(method)}
         looks = looks or "layer" in fields
         shared = {"layer": None if layer == AUTO else layer, "batch_size": batch_size}
         given = {k: v for k, v in shared.items() if v is not None and k in fields}
+        if batch_size == "auto" and "auto" not in getattr(fields.get("batch_size"), "choices", ()):
+            given.pop("batch_size", None)  # the method does not measure
         made[usual_name(method)] = registry.explainer(method, **{**given, **params})
     if made and layer != AUTO and not looks:
         raise ParameterError(
@@ -421,7 +427,7 @@ def batches(
     network: Network,
     samples: Sequence[Sample],
     target: Asked | Sequence[Asked] = None,
-    batch_size: int | None = None,
+    batch_size: BatchSize | None = None,
 ) -> Iterator[Task]:
     """Divide samples into batches, each with its targets.
 
@@ -433,7 +439,7 @@ def batches(
         All of one shape.
     target : int, str, Target, None, or a sequence of these
         As for `explain`.
-    batch_size : int, optional
+    batch_size : int or "auto", optional
         How many samples go through the network at once; 16 if left out.
 
     Returns
@@ -449,7 +455,8 @@ def batches(
         return model.activation
 
     rows, targets = targets_for(target, len(samples), network.labels, activation)
-    for chosen in _divided([samples[i] for i in rows], batch_size or BATCH):
+    most = batch_size if isinstance(batch_size, int) else BATCH
+    for chosen in _divided([samples[i] for i in rows], most):
         batch = tuple(samples[i] for i in rows[chosen])
         x = np.stack([sample.x for sample in batch])
         # One array for all methods, so that the model knows it again without comparing values.

@@ -15,7 +15,13 @@ from typing import Any, Final, NoReturn
 import numpy as np
 
 from cnnviz_core.checks import check_inputs
-from cnnviz_core.errors import ArrayError, CnnvizError, MissingCapabilityError, ParameterError
+from cnnviz_core.errors import (
+    AnswerError,
+    ArrayError,
+    CnnvizError,
+    MissingCapabilityError,
+    ParameterError,
+)
 from cnnviz_core.model import (
     INPUT,
     LOGITS,
@@ -33,7 +39,7 @@ from cnnviz_core.model import (
 )
 from cnnviz_core.rules import STANDARD, BackwardRule
 
-__all__ = ["AnswerError", "AnsweringModel"]
+__all__ = ["AnsweringModel"]
 
 _NAME: Final = "input"
 _ACTIVATIONS: Final = ("softmax", "sigmoid", "probabilities", "none")
@@ -43,10 +49,6 @@ _KEPT_BYTES: Final = 256 * 2**20
 """What the answers that are remembered take at most."""
 _SUMS_TO_ONE: Final = 1e-2
 """How far probabilities may be from summing to 1: services round them."""
-
-
-class AnswerError(CnnvizError, RuntimeError):
-    """A function that stands for a network raised, and was not to be asked again."""
 
 
 class AnsweringModel:

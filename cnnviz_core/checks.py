@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Literal, overload
 
 import numpy as np
 
-from cnnviz_core.errors import ArrayError
+from cnnviz_core.blended import Batch, Blended
+from cnnviz_core.errors import ArrayError, OutOfMemoryError
+from cnnviz_core.mask_forms import Affine, Drawn, Labelled, MaskForm, Separable
 from cnnviz_core.model import Array, InputInfo, Inputs
 
-__all__ = ["check_cotangent", "check_direction", "check_inputs", "check_replacement"]
+__all__ = [
+    "check_cotangent",
+    "check_direction",
+    "check_inputs",
+    "check_replacement",
+    "out_of_memory",
+]
 
 
-def check_inputs(inputs: Mapping[str, InputInfo], x: Inputs) -> dict[str, Array]:
+@overload
+def check_inputs(inputs: Mapping[str, InputInfo], x: Inputs) -> dict[str, Array]: ...
+
+
+@overload
+def check_inputs(
+    inputs: Mapping[str, InputInfo], x: Inputs, *, blended: Literal[True]
+) -> dict[str, Batch]: ...
+
+
+def check_inputs(
+    inputs: Mapping[str, InputInfo], x: Inputs, *, blended: bool = False
+) -> Mapping[str, Batch]:
     """Check a network's input, and give it as one array for each named input.
 
     Parameters
@@ -21,10 +42,13 @@ def check_inputs(inputs: Mapping[str, InputInfo], x: Inputs) -> dict[str, Array]
         What the network takes.
     x : ndarray (N, ...), or mapping of str to ndarray
         What it was given; one array suffices where there is one input.
+    blended : bool
+        Whether a `Blended` batch is handed on as it is; otherwise the batch that it describes is
+        made.
 
     Returns
     -------
-    dict of str to ndarray
+    dict of str to ndarray, or to Blended
         In the order of `inputs`, in the type in which the network computes, C-contiguous.
 
     Raises
@@ -46,7 +70,7 @@ def check_inputs(inputs: Mapping[str, InputInfo], x: Inputs) -> dict[str, Array]
             f"the names {sorted(inputs)}",
             "pass {name: array} with exactly these names",
         )
-    checked = {name: _check_array(info, x[name]) for name, info in inputs.items()}
+    checked = {name: _check_batch(info, x[name], blended) for name, info in inputs.items()}
     batches = {name: len(array) for name, array in checked.items()}
     if len(set(batches.values())) > 1:
         raise ArrayError(
@@ -57,38 +81,96 @@ def check_inputs(inputs: Mapping[str, InputInfo], x: Inputs) -> dict[str, Array]
     return checked
 
 
-def _check_array(info: InputInfo, values: Array) -> Array:
-    """Check one input's array."""
+def _check_batch(info: InputInfo, values: Batch, blended: bool) -> Batch:
+    """Check one input's batch, and give it in the network's type."""
+    if isinstance(values, Blended):
+        _check_described(info, values)
+        described = values.astype(info.dtype)
+        return described if blended else np.ascontiguousarray(described)
     array = np.asarray(values)
+    _check_type(info, array)
+    _check_shape(info, array.shape)
+    _check_finite(info, array)
+    return np.ascontiguousarray(array, dtype=info.dtype)
+
+
+def _check_described(info: InputInfo, batch: Blended) -> None:
+    """Check a batch that is described, without making it."""
+    fill = np.asarray(batch.fill)
+    parts = (batch.sample, fill, *_numbers(batch.masks))
+    for part in parts:
+        _check_type(info, part)
+    _check_shape(info, batch.shape)
+    shape = batch.sample.shape
+    if batch.masks.shape[1:] != shape[:-1] or not _broadcasts(fill.shape, shape):
+        raise ArrayError(
+            f"input {info.name!r} is a sample of the shape {shape} under masks of the shape "
+            f"{batch.masks.shape}, with a fill of the shape {fill.shape}",
+            "masks of the sample's size, and a fill that broadcasts to it",
+            "describe them for the sample",
+        )
+    for part in parts:
+        _check_finite(info, part)
+
+
+def _numbers(form: MaskForm) -> Iterator[Array]:
+    """Go through the numbers of which masks are made."""
+    match form:
+        case Drawn(values) | Labelled(_, values):
+            yield values
+        case Separable(values, weights):
+            yield values
+            yield from weights
+        case Affine(inner, scale, shift):
+            yield from _numbers(inner)
+            yield from map(np.asarray, (scale, shift))
+
+
+def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    """Tell whether an array of one shape broadcasts to another."""
+    axes = zip(reversed(shape), reversed(to), strict=False)
+    return len(shape) <= len(to) and all(n in (1, m) for n, m in axes)
+
+
+def _check_type(info: InputInfo, array: Array) -> None:
+    """Check that an input is made of real numbers."""
     if array.dtype.kind not in "fiub":
         raise ArrayError(
             f"input {info.name!r} has the type {array.dtype}",
             "real numbers",
             "convert it with numpy.asarray(x, dtype='float32')",
         )
+
+
+def _check_shape(info: InputInfo, shape: tuple[int, ...]) -> None:
+    """Check that an input has the rank and the sizes that the network takes."""
     if info.shape is not None:
         wanted = ("N", *("any" if n is None else n for n in info.shape))
-        fits = array.ndim == len(wanted) and all(
-            n is None or n == m for n, m in zip(info.shape, array.shape[1:], strict=True)
+        fits = len(shape) == len(wanted) and all(
+            n is None or n == m for n, m in zip(info.shape, shape[1:], strict=True)
         )
         if not fits:
             raise ArrayError(
-                f"input {info.name!r} has the shape {array.shape}",
+                f"input {info.name!r} has the shape {shape}",
                 f"({', '.join(map(str, wanted))}), batch first and channels last",
-                _shape_remedy(info.shape, array.shape),
+                _shape_remedy(info.shape, shape),
             )
-    elif array.ndim < 2:
+    elif len(shape) < 2:
         raise ArrayError(
-            f"input {info.name!r} has the shape {array.shape}",
+            f"input {info.name!r} has the shape {shape}",
             "a batch axis and at least one more",
             "add the batch axis: x[None]",
         )
-    if len(array) == 0:
+    if shape[0] == 0:
         raise ArrayError(
             f"input {info.name!r} holds no sample",
             "a batch of at least one",
             "pass a sample",
         )
+
+
+def _check_finite(info: InputInfo, array: Array) -> None:
+    """Check that an input holds neither NaN nor infinity."""
     if not np.isfinite(array).all():
         raise ArrayError(
             f"input {info.name!r} holds {int((~np.isfinite(array)).sum())} values that are NaN or "
@@ -96,7 +178,6 @@ def _check_array(info: InputInfo, values: Array) -> Array:
             "finite numbers",
             "find where they come from, or replace them with numpy.nan_to_num",
         )
-    return np.ascontiguousarray(array, dtype=info.dtype)
 
 
 def _shape_remedy(wanted: tuple[int | None, ...], given: tuple[int, ...]) -> str:
@@ -193,3 +274,28 @@ def _check_like(array: Array, value: Array, what: str, node: str) -> Array:
             "look at the value that it was made from",
         )
     return np.ascontiguousarray(given, dtype=value.dtype)
+
+
+def out_of_memory(inputs: Mapping[str, Batch], said: str) -> OutOfMemoryError:
+    """Say in one way for all frameworks that the memory does not suffice.
+
+    Parameters
+    ----------
+    inputs : mapping of str to (ndarray or Blended)
+        What the network was run with.
+    said : str
+        The framework's own message, of which the first line is told.
+
+    Returns
+    -------
+    OutOfMemoryError
+        To be raised.
+    """
+    shapes = " and ".join(str(batch.shape) for batch in inputs.values())
+    first = next(iter(said.splitlines()), "")
+    return OutOfMemoryError(
+        f"the memory does not suffice to run the network with a batch of the shape {shapes}: "
+        f"{first}",
+        "a batch that fits",
+        "pass a smaller batch_size, or batch_size='auto'",
+    )

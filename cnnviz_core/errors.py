@@ -11,6 +11,7 @@ import difflib
 from collections.abc import Iterable
 
 __all__ = [
+    "AnswerError",
     "ArrayError",
     "CnnvizError",
     "ConflictError",
@@ -18,6 +19,7 @@ __all__ = [
     "MissingBackendError",
     "MissingCapabilityError",
     "ModelSourceError",
+    "OutOfMemoryError",
     "ParameterError",
     "PluginError",
     "ReadOnlyResultError",
@@ -115,6 +117,14 @@ class PluginError(CnnvizError, ImportError):
 
 class ConflictError(CnnvizError, LookupError):
     """Two plugins claim one name."""
+
+
+class AnswerError(CnnvizError, RuntimeError):
+    """A function that stands for a network raised, and was not to be asked again."""
+
+
+class OutOfMemoryError(CnnvizError, MemoryError):
+    """The memory of a network's device does not suffice for what it was asked to compute."""
 
 
 class ReadOnlyResultError(CnnvizError, AttributeError):

@@ -1,4 +1,4 @@
-"""Masks as compact descriptions: what of a sample is kept, made a batch at a time where it is used.
+"""Masks as compact descriptions: what of a sample is kept, drawn a batch at a time when needed.
 
 A mask is 1 where a sample is kept, 0 where it is taken away, and anything between where the two are
 blended.  Thousands of them at the size of a picture would fill the memory; what describes them, a
@@ -7,19 +7,19 @@ window's place or which segments are kept, does not.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from cnnviz_core.errors import ArrayError
-from cnnviz_core.maps import resize
+from cnnviz_core.maps import resize_matrix
+from cnnviz_core.mask_forms import Affine, Drawn, Labelled, MaskForm, NumPyArrays, Separable, draw
 from cnnviz_core.model import Array
 from cnnviz_core.windows import Windows
 
-__all__ = ["GridMasks", "Masks", "SegmentMasks", "WindowMasks", "batches_of"]
+__all__ = ["FeatureMasks", "GridMasks", "Masks", "SegmentMasks", "WindowMasks", "drawn"]
 
 
 class Masks(Protocol):
@@ -39,8 +39,8 @@ class Masks(Protocol):
 
     def __len__(self) -> int: ...
 
-    def make(self, start: int, stop: int) -> Array:
-        """Make some of the masks.
+    def form(self, start: int, stop: int) -> MaskForm:
+        """Describe some of the masks.
 
         Parameters
         ----------
@@ -49,8 +49,9 @@ class Masks(Protocol):
 
         Returns
         -------
-        ndarray of float32 (stop - start, *size)
-            In [0, 1]; the same ones, but for rounding, whenever they are asked for.
+        MaskForm
+            Of the shape (stop - start, *size); the same ones, but for rounding, whenever they are
+            asked for.  `Drawn` takes them as they are.
         """
         ...
 
@@ -78,14 +79,26 @@ class WindowMasks:
     def __len__(self) -> int:
         return len(self.windows)
 
-    def make(self, start: int, stop: int) -> Array:
-        """Make some of the masks; see `Masks.make`."""
+    def form(self, start: int, stop: int) -> MaskForm:
+        """Describe some of the masks; see `Masks.form`."""
         asked = range(len(self))[start:stop]
-        made = np.full((len(asked), *self.size), 0 if self.keep else 1, np.float32)
-        for mask, index in zip(made, asked, strict=True):
+        covered = self._boxes(asked) if self.windows.shape == "box" else self._discs(asked)
+        return covered if self.keep else Affine(covered, -1.0, 1.0)
+
+    def _boxes(self, asked: range) -> Separable:
+        """Describe windows that are boxes: along each axis a position is in them or not."""
+        at = np.unravel_index(np.arange(asked.start, asked.stop), self.windows.grid)
+        indicators = self.windows.indicators()
+        along = [inside[index][:, None] for inside, index in zip(indicators, at, strict=True)]
+        return Separable(np.ones((len(asked), *(1 for _ in self.size)), dtype=bool), along)
+
+    def _discs(self, asked: range) -> Drawn:
+        """Draw windows that are discs."""
+        covered = np.zeros((len(asked), *self.size), dtype=bool)
+        for mask, index in zip(covered, asked, strict=True):
             part, inside = self.windows.place(index)
-            mask[part][inside] = 1 if self.keep else 0
-        return made
+            mask[part] = inside
+        return Drawn(covered)
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,10 +139,9 @@ class SegmentMasks:
     def __len__(self) -> int:
         return len(self.kept)
 
-    def make(self, start: int, stop: int) -> Array:
-        """Make some of the masks; see `Masks.make`."""
-        made: Array = self.kept[start:stop].astype(np.float32)[:, self.segments]
-        return made
+    def form(self, start: int, stop: int) -> MaskForm:
+        """Describe some of the masks; see `Masks.form`."""
+        return Labelled(self.segments, self.kept[start:stop])
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,26 +165,71 @@ class GridMasks:
     def __len__(self) -> int:
         return len(self.values)
 
-    def make(self, start: int, stop: int) -> Array:
-        """Make some of the masks; see `Masks.make`."""
-        made = resize(self.values[start:stop].astype(np.float32), self.size, self.how)
-        return np.clip(made, 0, 1, out=made)  # weights that sum to 1 but for their rounding
+    def form(self, start: int, stop: int) -> MaskForm:
+        """Describe some of the masks; see `Masks.form`."""
+        values = self.values[start:stop]
+        return Separable(values, _enlarging(values.shape[1:], self.size, self.how))
 
 
-def batches_of(masks: Masks, batch_size: int) -> Iterator[Array]:
-    """Make masks, a batch at a time.
+@dataclass(frozen=True, eq=False)
+class FeatureMasks:
+    """Masks that are feature maps, brought to a sample's size and then to [0, 1].
+
+    A feature map that is constant keeps nothing.
+
+    Attributes
+    ----------
+    features : ndarray (*grid, K)
+        The feature maps of one sample, one for each mask.
+    size : tuple of int
+        A sample's positions along each axis, as many axes as the grid has.
+    share : float
+        By what each mask is multiplied.
+    shift : float or ndarray (*size)
+        What is added to it.
+    """
+
+    features: Array
+    size: tuple[int, ...]
+    share: float = 1.0
+    shift: Array | float = 0.0
+
+    def __len__(self) -> int:
+        return self.features.shape[-1]
+
+    def form(self, start: int, stop: int) -> MaskForm:
+        """Describe some of the masks; see `Masks.form`."""
+        values = np.moveaxis(self.features[..., start:stop], -1, 0)
+        # Of a constant the interpolation's rounding would be stretched, but not of zeros.
+        values = values - values.min(tuple(range(1, values.ndim)), keepdims=True)
+        weights = _enlarging(values.shape[1:], self.size, "bilinear")
+        seen = Separable(values, weights, stretch=True)
+        plain = self.share == 1 and np.ndim(self.shift) == 0 and self.shift == 0
+        return seen if plain else Affine(seen, self.share, self.shift)
+
+
+def drawn(masks: Masks, start: int, stop: int, dtype: npt.DTypeLike = np.float32) -> Array:
+    """Draw some of the masks described.
 
     Parameters
     ----------
     masks : Masks
         Their description.
-    batch_size : int
-        How many at once.
+    start, stop : int
+        Which, as of a slice.
+    dtype : dtype
+        In which floating-point type.
 
-    Yields
-    ------
-    ndarray of float32 (n, *size)
-        The next ones; the last batch may be smaller.
+    Returns
+    -------
+    ndarray (stop - start, *size)
     """
-    for k in range(math.ceil(len(masks) / batch_size)):
-        yield masks.make(k * batch_size, min((k + 1) * batch_size, len(masks)))
+    values: Array = draw(masks.form(start, stop), NumPyArrays(dtype))
+    return values
+
+
+def _enlarging(
+    grid: tuple[int, ...], size: tuple[int, ...], how: Literal["nearest", "bilinear"]
+) -> list[Array]:
+    """Give the weights that bring a grid to a size, for each axis (cells, positions)."""
+    return [resize_matrix(g, extent, how).T for g, extent in zip(grid, size, strict=True)]

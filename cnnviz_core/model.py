@@ -26,6 +26,7 @@ __all__ = [
     "LOGITS",
     "OUTPUT",
     "Array",
+    "CopyableModel",
     "Cotangent",
     "Curvature",
     "CurvedModel",
@@ -37,6 +38,7 @@ __all__ = [
     "Replacement",
     "SpatialModel",
     "Trace",
+    "copyable",
     "curved",
     "input_node",
     "spatial",
@@ -236,9 +238,9 @@ class Model(Protocol):
     A model never changes the network that it stands for: after any call, also one that raised, the
     network's parameters, gradients, hooks and modes are what they were.
 
-    A model whose `capabilities` name "curvature" or "geometry" has one more operation,
-    `CurvedModel.curvature` or `SpatialModel.geometry`; `curved` and `spatial` give it to those who
-    need it.
+    A model whose `capabilities` name "curvature", "geometry" or "copy" has one more operation,
+    `CurvedModel.curvature`, `SpatialModel.geometry` or `CopyableModel.copied`; `curved`, `spatial`
+    and `copyable` give it to those who need it.
 
     Attributes
     ----------
@@ -246,8 +248,9 @@ class Model(Protocol):
         "torch", "tensorflow", "numpy", ...
     capabilities : frozenset of str
         What this very network offers: "capture", "replace", "gradient", "parameters",
-        "curvature", "geometry", and ``"rule:<kind>"`` for every kind of operation whose backward
-        step a rule may override ("rule:relu").
+        "curvature", "geometry", "copy", "blend" (`forward` takes a batch that is described, and makes it
+        where the network computes), and ``"rule:<kind>"`` for every kind of operation whose
+        backward step a rule may override ("rule:relu").
     activation : str
         What turns `LOGITS` into probabilities: "softmax", "sigmoid" or "none"; "probabilities"
         where they are such already.  The network's own head where it has one; "softmax" where it
@@ -296,7 +299,9 @@ class Model(Protocol):
         Parameters
         ----------
         x : ndarray (N, ...), or mapping of str to ndarray
-            The input, in the network's own value range.
+            The input, in the network's own value range.  A model that offers "blend" also takes a
+            `cnnviz_core.blended.Blended` in the place of an array: one sample under many masks,
+            with the results, but for rounding, of the batch that it describes.
         capture : sequence of str
             Nodes whose values to return too.
         replace : mapping of str to (ndarray or callable), optional
@@ -313,6 +318,8 @@ class Model(Protocol):
             If `x` does not fit the network's input, or holds NaN or infinity.
         UnknownLayerError
             If a node is not in `layers`.
+        OutOfMemoryError
+            If the memory of the network's device does not suffice.
         """
         ...
 
@@ -507,6 +514,66 @@ def spatial(model: Model) -> SpatialModel:
         return cast(SpatialModel, model)
     raise MissingCapabilityError(
         f"receptive fields need 'geometry', which this {model.framework} model does not offer",
+        f"a need among {', '.join(map(repr, sorted(model.capabilities)))}",
+        "wrap the network that it was exported from",
+    )
+
+
+class CopyableModel(Model, Protocol):
+    """A model with the optional operation "copy"; see `copyable`."""
+
+    def copied(self, parameters: Mapping[str, Mapping[str, Array]]) -> Model:
+        """Copy the network, with other arrays in some of its layers.
+
+        Parameters
+        ----------
+        parameters : mapping of str to mapping of str to ndarray
+            For some layers, named as `parameters` takes them, some of their arrays, of the names
+            and shapes that `parameters` gives them.
+
+        Returns
+        -------
+        Model
+            A model of the copy, which offers what this one does.  The network itself is as it was,
+            and what happens to one of the two later is not seen by the other.  An array that
+            several layers share is changed for all of them.
+
+        Raises
+        ------
+        UnknownLayerError
+            If there is no such layer.
+        ArrayError
+            If the layer has no such array, it has another shape, or holds NaN or infinity; or if it
+            differs from one that is no variable of the network, such as the "epsilon" of a
+            normalisation.
+        UnsupportedModelError
+            If the network cannot be copied.
+        """
+        ...
+
+
+def copyable(model: Model) -> CopyableModel:
+    """Give a model as one with the operation "copy".
+
+    Parameters
+    ----------
+    model : Model
+        Any.
+
+    Returns
+    -------
+    CopyableModel
+        The model itself.
+
+    Raises
+    ------
+    MissingCapabilityError
+        If it does not offer the operation.
+    """
+    if "copy" in model.capabilities and callable(getattr(model, "copied", None)):
+        return cast(CopyableModel, model)
+    raise MissingCapabilityError(
+        f"other weights need 'copy', which this {model.framework} model does not offer",
         f"a need among {', '.join(map(repr, sorted(model.capabilities)))}",
         "wrap the network that it was exported from",
     )

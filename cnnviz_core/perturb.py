@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 
+from cnnviz_core.blended import BLEND, Blended, blend
 from cnnviz_core.errors import ArrayError
-from cnnviz_core.fills import Filling
-from cnnviz_core.masks import Masks, batches_of
+from cnnviz_core.fills import Filling, Fixed
+from cnnviz_core.mask_forms import MaskForm, NumPyArrays, draw
+from cnnviz_core.masks import Masks
 from cnnviz_core.model import LOGITS, OUTPUT, Array, Model
+from cnnviz_core.pace import BatchSize, in_pace
 from cnnviz_core.progress import advance
 from cnnviz_core.targets import Target, scores_of, target_node
 
-__all__ = ["distinct_samples", "score_masked", "score_replaced", "scored_batches"]
+__all__ = [
+    "check_positions",
+    "distinct_samples",
+    "each_sample",
+    "score_masked",
+    "score_replaced",
+    "scored_batches",
+]
 
 
 def scored_batches(
@@ -25,13 +34,14 @@ def scored_batches(
     masks: Masks,
     fill: Filling,
     *,
-    batch_size: int = 16,
+    batch_size: BatchSize = 16,
     what: str = "masks",
-) -> Iterator[tuple[Array, Array]]:
+) -> Iterator[tuple[MaskForm, Array]]:
     """Score one sample under many masks, and hand on what was found a batch at a time.
 
     Where a mask is 1 the sample is kept, where it is 0 the fill is shown, and in between the two
-    are blended: ``mask * x + (1 - mask) * fill``.
+    are blended: ``mask * x + (1 - mask) * fill``.  A model that can ("blend") does this where the
+    network computes.
 
     Parameters
     ----------
@@ -45,15 +55,15 @@ def scored_batches(
         Of the size of `x` without its last axis.
     fill : Filling
         What is shown in the place of the sample.
-    batch_size : int
-        How many masks go through the network at once.
+    batch_size : int or "auto"
+        How many masks go through the network at once; "auto" measures what pays.
     what : str
         What to call the work in the progress.
 
     Yields
     ------
-    masks : ndarray (n, H, W)
-        Some of the masks, in order.
+    masks : MaskForm
+        Some of the masks (n, H, W), in order; `cnnviz_core.mask_forms.draw` makes them.
     scores : ndarray (T, n)
         Each target's score under each of them.
 
@@ -61,83 +71,66 @@ def scored_batches(
     ------
     ArrayError
         If the masks are not of the sample's size.
+    MemoryError
+        If the memory does not suffice for a batch of the size that was given.
     """
+    x = x if x.dtype.kind == "f" else x.astype(np.float32)
     if masks.size != x.shape[:-1]:
         raise ArrayError(
             f"masks of the size {masks.size} were given for a sample of the shape {x.shape}",
             f"masks of the size {x.shape[:-1]}",
             "describe them for the sample's own size",
         )
-    done = 0
-    for batch in batches_of(masks, batch_size):
-        scores = _scores(model, _mixed(x, batch, fill.under(batch)), targets)
-        done += len(batch)
+
+    def work(start: int, stop: int) -> tuple[MaskForm, Array]:
+        form = masks.form(start, stop)
+        return form, _scores(model, _shown(model, x, form, fill), targets)
+
+    for _, done, found in in_pace(len(masks), batch_size, x.nbytes, work):
         advance(what, done, len(masks))
-        yield batch, scores
-
-
-def _mixed(x: Array, masks: Array, fill: Array) -> Array:
-    """Blend a sample with a fill; a selection gives the same for masks of 0 and 1, and faster."""
-    keep = masks.astype(x.dtype, copy=False)[..., None]
-    mixed: Array
-    if ((keep == 0) | (keep == 1)).all():
-        mixed = np.where(keep == 1, x, fill)
-    else:
-        mixed = keep * x + (1 - keep) * fill
-    return mixed
+        yield found
 
 
 def score_masked(
     model: Model,
     x: Array,
     targets: Sequence[Target],
-    masks: Iterable[Array],
-    fill: Array,
+    masks: Masks,
+    fill: Filling,
     *,
-    total: int,
-    batch_size: int = 16,
+    batch_size: BatchSize = 16,
     what: str = "masks",
 ) -> Array:
-    """Score one sample under many masks.
-
-    Where a mask is 1 the sample is kept, where it is 0 the fill is shown, and in between the two
-    are blended: ``mask * x + (1 - mask) * fill``.
+    """Score one sample under many masks; `scored_batches` with the scores put together.
 
     Parameters
     ----------
-    model : Model
-        The network.
-    x : ndarray (H, W, C)
-        One sample, in the network's own value range; of signals (L, C), of volumes (D, H, W, C).
-    targets : sequence of Target
-        What is scored, all about one node; resolved.  They share the passes.
-    masks : iterable of ndarray (H, W)
-        In [0, 1], over all axes of `x` but the last; taken a batch at a time, never all at once.
-    fill : ndarray
-        What is shown in the place of the sample; broadcasts to (H, W, C).
-    total : int
-        How many masks there are, for the progress.
-    batch_size : int
-        How many masks go through the network at once.
-    what : str
-        What to call the work in the progress.
+    model, x, targets, masks, fill, batch_size, what
+        As `scored_batches` takes them.
 
     Returns
     -------
-    ndarray (T, total)
+    ndarray (T, len(masks))
         Each target's score under each mask.
 
     Raises
     ------
     ArrayError
-        If there are more or fewer masks than `total`.
+        If the masks are not of the sample's size.
     """
-    fill = np.broadcast_to(np.asarray(fill, dtype=x.dtype), x.shape)
+    batches = scored_batches(model, x, targets, masks, fill, batch_size=batch_size, what=what)
+    none = np.empty((len(targets), 0), np.float32)
+    return np.concatenate([none, *(scores for _, scores in batches)], axis=1)
 
-    def score(batch: list[Array]) -> Array:
-        return _scores(model, _mixed(x, np.stack(batch), fill), targets)
 
-    return _in_batches(score, masks, (len(targets), total), batch_size, x.dtype, what)
+def _shown(model: Model, x: Array, form: MaskForm, fill: Filling) -> Array:
+    """Give a sample under some masks: described where the model makes it itself, else made."""
+    if not isinstance(fill, Fixed):
+        masks = draw(form, NumPyArrays(x.dtype))
+        return blend(x, masks, fill.under(masks))
+    described = Blended(x, form, fill.values)
+    # To a model that can blend it is as good as the array that it describes.
+    return cast(Array, described) if BLEND in model.capabilities else np.asarray(described)
 
 
 def score_replaced(
@@ -145,10 +138,10 @@ def score_replaced(
     x: Array,
     targets: Sequence[Target],
     layer: str,
-    values: Iterable[Array],
-    *,
+    values: Callable[[int, int], Array],
     total: int,
-    batch_size: int = 16,
+    *,
+    batch_size: BatchSize = 16,
     what: str = "replacements",
 ) -> Array:
     """Score one sample with many values in the place of a layer's.
@@ -163,12 +156,12 @@ def score_replaced(
         What is scored, all about one node; resolved.  They share the passes.
     layer : str
         The layer's node.
-    values : iterable of ndarray
-        Each of the layer's shape without the batch axis; taken a batch at a time.
+    values : callable
+        From ``(start, stop)`` to these values, (stop - start, ...) of the layer's shape.
     total : int
-        How many there are, for the progress.
-    batch_size : int
-        How many go through the network at once.
+        How many there are.
+    batch_size : int or "auto"
+        How many go through the network at once; "auto" measures what pays.
     what : str
         What to call the work in the progress.
 
@@ -180,14 +173,70 @@ def score_replaced(
     Raises
     ------
     ArrayError
-        If there are more or fewer values than `total`.
+        If the values are not of the layer's shape.
+    MemoryError
+        If the memory does not suffice for a batch of the size that was given.
     """
 
-    def score(batch: list[Array]) -> Array:
-        repeated = np.broadcast_to(x, (len(batch), *x.shape))
-        return _scores(model, repeated, targets, {layer: np.stack(batch)})
+    def work(start: int, stop: int) -> Array:
+        repeated = np.broadcast_to(x, (stop - start, *x.shape))
+        return _scores(model, repeated, targets, {layer: values(start, stop)})
 
-    return _in_batches(score, values, (len(targets), total), batch_size, x.dtype, what)
+    found = [np.empty((len(targets), 0), np.float32)]
+    for _, done, scores in in_pace(total, batch_size, x.nbytes, work):
+        advance(what, done, total)
+        found.append(scores)
+    return np.concatenate(found, axis=1)
+
+
+def each_sample(x: Array, what: str) -> Iterator[tuple[list[int], Array, str]]:
+    """Go through the distinct samples of a batch, of which each may have several targets.
+
+    Parameters
+    ----------
+    x : ndarray (N, H, W, C)
+        The batch; of signals (N, L, C), of volumes (N, D, H, W, C).
+    what : str
+        What is done with each.
+
+    Yields
+    ------
+    rows : list of int
+        The rows of the batch that hold the sample.
+    sample : ndarray (H, W, C)
+        The sample.
+    what : str
+        What is done, and with which sample, for the progress.
+
+    Raises
+    ------
+    ArrayError
+        If the samples have no positions; see `check_positions`.
+    """
+    check_positions(x)
+    for rows in distinct_samples(x):
+        yield rows, x[rows[0]], f"{what}, picture {rows[0] + 1} of {len(x)}"
+
+
+def check_positions(x: Array) -> None:
+    """Check that a batch's samples have an axis along which something can be taken away.
+
+    Parameters
+    ----------
+    x : ndarray
+        The batch.
+
+    Raises
+    ------
+    ArrayError
+        If it is not at least (N, L, C).
+    """
+    if x.ndim < 3:
+        raise ArrayError(
+            f"a batch of the shape {x.shape} was given",
+            "(N, H, W, C), or (N, L, C) or (N, D, H, W, C)",
+            "pass pictures, signals or volumes",
+        )
 
 
 def distinct_samples(x: Array) -> list[list[int]]:
@@ -222,31 +271,3 @@ def _scores(
     node = () if of in (LOGITS, OUTPUT) else (of,)
     value = model.forward(x, capture=node, replace=replace)[of]
     return np.stack([scores_of([target] * len(x), value) for target in targets])
-
-
-def _in_batches(
-    score: Callable[[list[Array]], Array],
-    given: Iterable[Array],
-    shape: tuple[int, int],
-    batch_size: int,
-    dtype: npt.DTypeLike,
-    what: str,
-) -> Array:
-    """Score what comes, a batch at a time, and check that as much came as was said."""
-    total = shape[1]
-    scores = np.empty(shape, dtype=np.result_type(dtype, np.float32))
-    stream: Iterator[Array] = iter(given)
-    done = 0
-    while batch := list(islice(stream, batch_size)):
-        if done + len(batch) > total:
-            break
-        scores[:, done : done + len(batch)] = score(batch)
-        done += len(batch)
-        advance(what, done, total)
-    if done != total or batch:
-        raise ArrayError(
-            f"{'more than ' if batch else ''}{done} {what} came",
-            str(total),
-            "count them and pass their number as total",
-        )
-    return scores

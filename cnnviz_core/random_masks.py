@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 
 from cnnviz_core.maps import resize_matrix
+from cnnviz_core.mask_forms import MaskForm, Separable
 from cnnviz_core.model import Array
 
 __all__ = ["RandomGrids"]
@@ -50,7 +51,7 @@ class RandomGrids:
     Examples
     --------
     >>> masks = RandomGrids((5, 6), cells=2, keep=0.5, count=100)
-    >>> masks.make(10, 13).shape
+    >>> masks.form(10, 13).shape
     (3, 5, 6)
     """
 
@@ -63,17 +64,18 @@ class RandomGrids:
     def __len__(self) -> int:
         return self.count
 
-    def make(self, start: int, stop: int) -> Array:
-        """Make some of the masks; see `Masks.make`."""
-        stop = min(stop, self.count)
-        made = np.empty((max(0, stop - start), *self.size), np.float32)
-        for block in range(start // _BLOCK, math.ceil(stop / _BLOCK)):
-            first = max(start, block * _BLOCK)
-            last = min(stop, (block + 1) * _BLOCK)
-            grids, shifts = self._drawn(block)
-            chosen = slice(first - block * _BLOCK, last - block * _BLOCK)
-            made[first - start : last - start] = self._masks(grids[chosen], shifts[chosen])
-        return made
+    def form(self, start: int, stop: int) -> MaskForm:
+        """Describe some of the masks; see `cnnviz_core.masks.Masks.form`."""
+        start, stop, _ = slice(start, stop).indices(self.count)
+        first = start // _BLOCK
+        blocks = [self._drawn(b) for b in range(first, max(first + 1, math.ceil(stop / _BLOCK)))]
+        grids, shifts = map(np.concatenate, zip(*blocks, strict=True))
+        asked = slice(start - first * _BLOCK, stop - first * _BLOCK)
+        weights = [
+            self._interpolation(extent)[:, shifts[asked, axis, None] + np.arange(extent)]
+            for axis, extent in enumerate(self.size)
+        ]
+        return Separable(grids[asked], [np.moveaxis(along, 0, 1) for along in weights])
 
     def _drawn(self, block: int) -> tuple[Array, Array]:
         """Draw the grids (64, cells, ...) of one block and their shifts (64, axes)."""
@@ -83,20 +85,9 @@ class RandomGrids:
         shifts = rng.integers(0, [self._side(extent) for extent in self.size], (_BLOCK, axes))
         return grids, shifts
 
-    def _masks(self, grids: Array, shifts: Array) -> Array:
-        """Interpolate grids and cut the masks out of them."""
-        made = grids.astype(np.float64)
-        for axis, extent in enumerate(self.size):
-            rows = shifts[:, axis, None] + np.arange(extent)
-            # The axis in front becomes the last one, so that after all of them the order is back.
-            lines = made.reshape(len(made), self.cells, math.prod(made.shape[2:])).swapaxes(1, 2)
-            weights = self._interpolation(extent)[rows].swapaxes(1, 2)
-            made = (lines @ weights).reshape(len(made), *made.shape[2:], extent)
-        return made
-
     def _interpolation(self, extent: int) -> Array:
-        """Give the weights of an axis' cells at each position, before the cut."""
-        return resize_matrix(self.cells, (self.cells + 1) * self._side(extent))
+        """Give the weights of an axis' cells at each position, before the cut: (cells, ...)."""
+        return resize_matrix(self.cells, (self.cells + 1) * self._side(extent)).T
 
     def _side(self, extent: int) -> int:
         """Give the side of a cell along an axis."""

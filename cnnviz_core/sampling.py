@@ -1,20 +1,24 @@
 """Estimates from random masks: their standard errors, when to stop, and how they converge.
 
-What is estimated is the mean score of a sample while a position is shown: E[f M(p)] / E[M(p)], for
-a score f under a random mask M.  Moments are kept, never the masks; all sums are in float64.
+`ProductMean` and `RatioMean` estimate the mean score of a sample while a position is shown:
+E[f M(p)] / E[M(p)], for a score f under a random mask M.  They keep moments, never the masks; all
+sums are in float64.  `Refit` keeps the scores, for what is fitted to all of them at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Annotated, Final, Protocol, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from cnnviz_core.errors import ArrayError
 from cnnviz_core.exhibits import Curves, Line
+from cnnviz_core.mask_forms import MaskForm, NumPyArrays, draw
 from cnnviz_core.model import Array
+from cnnviz_core.parameters import Help, Range
 
 __all__ = [
     "LEAST",
@@ -22,7 +26,10 @@ __all__ = [
     "Estimate",
     "ProductMean",
     "RatioMean",
+    "Refit",
     "Sampled",
+    "Tolerance",
+    "by_target",
     "check_points",
     "convergence",
     "relative_error",
@@ -37,30 +44,38 @@ LEAST: Final = 100
 
 _FIRST: Final = 16
 
+Tolerance: TypeAlias = Annotated[
+    float | None,
+    Range(0, open_low=True),
+    Help("stop at this standard error, as a share of the map's range; none: take all samples"),
+]
+"""The parameter of a method that may stop before it has taken all its samples."""
+
 
 class Estimate(Protocol):
     """A running estimate for each of T targets; any class with these members will do."""
 
-    def add(self, masks: Array, scores: Array) -> None:
+    def add(self, masks: MaskForm, scores: Array) -> None:
         """Take in what was found under some masks.
 
         Parameters
         ----------
-        masks : ndarray (n, *size)
-            The masks.
+        masks : MaskForm
+            The masks (n, *size).
         scores : ndarray (T, n)
             Each target's score under each of them.
         """
         ...
 
-    @property
-    def value(self) -> Array:
-        """The estimates so far: (T, *size), float64."""
-        ...
+    def found(self) -> Mapping[str, Array]:
+        """Say what is known so far.
 
-    @property
-    def standard_error(self) -> Array:
-        """Their standard errors: (T, *size), float64; infinite where too little is known."""
+        Returns
+        -------
+        mapping of str to ndarray (T, ...)
+            In float64: "value" (T, *size), the estimates; "standard_error" of the same shape,
+            infinite or NaN where too little is known; and whatever else there is to say.
+        """
         ...
 
 
@@ -90,11 +105,11 @@ class ProductMean:
         self._mean: Array = np.zeros(())
         self._squares: Array = np.zeros(())
 
-    def add(self, masks: Array, scores: Array) -> None:
+    def add(self, masks: MaskForm, scores: Array) -> None:
         """Take in what was found under some masks; see `Estimate.add`."""
-        shape = (*scores.shape, *(1 for _ in masks.shape[1:]))
-        products = scores.reshape(shape) * (masks.astype(np.float64) / self._expected)
-        new, total = len(masks), self._count + len(masks)
+        m = draw(masks, NumPyArrays(scores.dtype)).astype(np.float64)
+        products = scores.reshape(*scores.shape, *(1 for _ in m.shape[1:])) * (m / self._expected)
+        new, total = len(m), self._count + len(m)
         mean = products.mean(1)
         gap = mean - self._mean
         within = np.square(products - mean[:, None]).sum(1)
@@ -102,18 +117,12 @@ class ProductMean:
         self._mean = self._mean + gap * (new / total)
         self._count = total
 
-    @property
-    def value(self) -> Array:
-        """The estimates so far; see `Estimate.value`."""
-        return self._mean
-
-    @property
-    def standard_error(self) -> Array:
-        """Their standard errors; see `Estimate.standard_error`."""
-        if self._count < 2:
-            return np.full(self._mean.shape, np.inf)
-        error: Array = np.sqrt(self._squares / (self._count * (self._count - 1)))
-        return error
+    def found(self) -> Mapping[str, Array]:
+        """Say what is known so far; see `Estimate.found`."""
+        error = np.full(self._mean.shape, np.inf)
+        if self._count > 1:
+            error = np.sqrt(self._squares / (self._count * (self._count - 1)))
+        return {"value": self._mean, "standard_error": error}
 
 
 class RatioMean:
@@ -145,13 +154,13 @@ class RatioMean:
         # Sums over the masks of M, M^2, f M, f M^2 and f^2 M^2.
         self._m = self._mm = self._fm = self._fmm = self._ffmm = np.zeros(())
 
-    def add(self, masks: Array, scores: Array) -> None:
+    def add(self, masks: MaskForm, scores: Array) -> None:
         """Take in what was found under some masks; see `Estimate.add`."""
         if self._count == 0:
             self._size = masks.shape[1:]
             self._shift = scores[:, :1].astype(np.float64)
         f = scores - self._shift
-        m = masks.reshape(len(masks), -1).astype(np.float64)
+        m = draw(masks, NumPyArrays(scores.dtype)).reshape(len(masks), -1).astype(np.float64)
         self._score = self._score + f.sum(1, keepdims=True)
         self._m = self._m + m.sum(0)
         self._fm = self._fm + f @ m
@@ -159,32 +168,74 @@ class RatioMean:
         self._mm = self._mm + m.sum(0)
         self._fmm = self._fmm + f @ m
         self._ffmm = self._ffmm + f**2 @ m
-        self._count += len(masks)
+        self._count += len(m)
 
-    @property
-    def value(self) -> Array:
-        """The estimates so far; see `Estimate.value`."""
-        return self._laid_out(self._shift + self._ratio())
-
-    @property
-    def standard_error(self) -> Array:
-        """Their standard errors; see `Estimate.standard_error`."""
+    def found(self) -> Mapping[str, Array]:
+        """Say what is known so far; see `Estimate.found`."""
         ratio = self._ratio()
+        shown = {"value": self._shift + ratio, "standard_error": self._error(ratio)}
+        return {name: values.reshape(-1, *self._size) for name, values in shown.items()}
+
+    def _error(self, ratio: Array) -> Array:
+        """Give the ratios' standard errors."""
         squares = self._ffmm - 2 * ratio * self._fmm + ratio**2 * self._mm
         known = self._m > 0 if self._count > 1 else np.zeros(self._m.shape, bool)
         free = self._count / max(1, self._count - 1)
         error = np.full(ratio.shape, np.inf)
         np.divide(np.sqrt(free * squares.clip(0)), self._m, out=error, where=known)
-        return self._laid_out(error)
+        return error
 
     def _ratio(self) -> Array:
         """Give the ratios of the shifted scores: (T, positions)."""
         mean = np.broadcast_to(self._score / self._count, self._fm.shape).copy()
         return np.divide(self._fm, self._m, out=mean, where=self._m > 0)
 
-    def _laid_out(self, values: Array) -> Array:
-        """Bring (T, positions) to the masks' size."""
-        return values.reshape(len(values), *self._size)
+
+class Refit:
+    """What is fitted anew to all scores so far, whenever it is asked for.
+
+    The fit knows the masks in their order, so that only the scores are kept.
+
+    Parameters
+    ----------
+    fit : callable
+        Of the scores (T, n) under the first n masks, in float64, makes what `Estimate.found` gives.
+    """
+
+    def __init__(self, fit: Callable[[Array], Mapping[str, Array]]) -> None:
+        self._fit = fit
+        self._scores: list[Array] = []
+
+    def add(self, masks: MaskForm, scores: Array) -> None:
+        """Take in what was found under some masks; see `Estimate.add`."""
+        self._scores.append(scores.astype(np.float64))
+
+    def found(self) -> Mapping[str, Array]:
+        """Say what is known so far; see `Estimate.found`."""
+        return self._fit(np.concatenate(self._scores, axis=1))
+
+
+def by_target(
+    fit: Callable[[Array], Mapping[str, Array]],
+) -> Callable[[Array], Mapping[str, Array]]:
+    """Make of a fit to one target's scores the fit to those of several that `Refit` takes.
+
+    Parameters
+    ----------
+    fit : callable
+        Of scores (n,) makes arrays (...), by name.
+
+    Returns
+    -------
+    callable
+        Of scores (T, n) makes arrays (T, ...), by name.
+    """
+
+    def fit_all(scores: Array) -> Mapping[str, Array]:
+        fits = [fit(of_one) for of_one in scores]
+        return {name: np.array([each[name] for each in fits]) for name in fits[0]}
+
+    return fit_all
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,44 +244,63 @@ class Sampled:
 
     Attributes
     ----------
-    value : ndarray (T, *size)
-        In float64.
-    standard_error : ndarray (T, *size)
-        Of each value, in the same unit.
+    found : mapping of str to ndarray (T, ...)
+        What the estimate said of each target when that stopped; see `Estimate.found`.
     samples : ndarray of int (T,)
         From how many.
     history : ndarray (T, 32, 2)
-        At each check the number of samples, and the largest standard error by the range of the map;
-        NaN after the last.
+        At each check the number of samples, and the largest standard error by the range of the map,
+        infinite where it is not known; NaN after the last.
     """
 
-    value: Array
-    standard_error: Array
+    found: Mapping[str, Array]
     samples: Array
     history: Array
 
+    def named(self, dtype: npt.DTypeLike = np.float64) -> dict[str, Array]:
+        """Give everything by its name.
 
-def check_points(samples: int) -> tuple[int, ...]:
+        Parameters
+        ----------
+        dtype : dtype
+            The floating-point type of what was found.
+
+        Returns
+        -------
+        dict of str to ndarray (T, ...)
+            What was found, "samples" and "history".
+        """
+        found = {name: values.astype(dtype) for name, values in self.found.items()}
+        return {**found, "samples": self.samples, "history": self.history}
+
+
+def check_points(samples: int, first: int = _FIRST, step: int = 1) -> tuple[int, ...]:
     """Say after how many samples an estimate is looked at.
 
     Parameters
     ----------
     samples : int
         The largest number.
+    first : int
+        The smallest one.
+    step : int
+        Of what all but the last are multiples.
 
     Returns
     -------
     tuple of int
-        At most 32, from 16 on, each about the same factor above the one before; the last is
-        `samples`.
+        At most 32, each about the same factor above the one before; the last is `samples`.
 
     Examples
     --------
     >>> check_points(20)
     (16, 17, 18, 19, 20)
+    >>> check_points(100, step=20)
+    (20, 40, 60, 80, 100)
     """
-    points = np.geomspace(min(_FIRST, samples), samples, POINTS)
-    return tuple(np.unique(np.rint(points).astype(int)).tolist())
+    points = np.rint(np.geomspace(min(first, samples), samples, POINTS) / step) * step
+    points[-1] = samples
+    return tuple(np.unique(points.clip(step, samples).astype(int)).tolist())
 
 
 def relative_error(value: Array, standard_error: Array) -> Array:
@@ -244,28 +314,33 @@ def relative_error(value: Array, standard_error: Array) -> Array:
     Returns
     -------
     ndarray (T,)
-        0 for a map that is known exactly, also if it is constant; infinite for one that is not
-        finite.
+        0 for a map that is known exactly, also if it is constant; infinite for one of which not
+        everything is known and finite.
     """
     axes = tuple(range(1, value.ndim))
     largest = standard_error.max(axes)
-    extent = value.max(axes) - value.min(axes)
-    relative = np.where(largest == 0, 0, np.inf)
-    return np.divide(largest, extent, out=relative, where=extent > 0)
+    with np.errstate(invalid="ignore"):  # of infinities
+        extent = value.max(axes) - value.min(axes)
+    known = np.isfinite(largest) & np.isfinite(extent)
+    relative = np.where(known & (largest == 0), 0, np.inf)
+    return np.divide(largest, extent, out=relative, where=known & (extent > 0))
 
 
 def sampled(
-    batches: Iterable[tuple[Array, Array]],
+    batches: Iterable[tuple[MaskForm, Array]],
     estimate: Estimate,
-    samples: int,
+    points: Sequence[int],
     tolerance: float | None = None,
+    *,
+    each: int = 1,
+    least: int = LEAST,
 ) -> Sampled:
     """Let estimates run, and stop each as soon as it is stable.
 
-    They are looked at after given numbers of samples (`check_points`), wherever batches end, so
-    that the result does not depend on the size of the batches.  An estimate is stable when its
-    largest standard error is at most `tolerance` times the range of its map, not before 100
-    samples; it then stays as it is while those of other targets run on.
+    They are looked at after given numbers of samples, wherever batches end, so that the result does
+    not depend on the size of the batches.  An estimate is stable when its largest standard error is
+    at most `tolerance` times the range of its map; it then stays as it is while those of other
+    targets run on.
 
     Parameters
     ----------
@@ -273,10 +348,14 @@ def sampled(
         As `cnnviz_core.perturb.scored_batches` yields them; no more are asked for than needed.
     estimate : Estimate
         Fresh.
-    samples : int
-        How many there are.
+    points : sequence of int
+        After how many samples it is looked at, in order, 32 times at most; see `check_points`.
     tolerance : float, optional
         If left out, nothing stops before the end.
+    each : int
+        How many masks make a sample.
+    least : int
+        The samples before which nothing is stopped.
 
     Returns
     -------
@@ -287,29 +366,31 @@ def sampled(
     ArrayError
         If fewer samples came.
     """
-    points = check_points(samples)
     found: Sampled | None = None
-    for k, _ in enumerate(_looks(batches, estimate, points)):
-        value, error = estimate.value, estimate.standard_error
+    for k, _ in enumerate(_looks(batches, estimate, [each * point for point in points])):
+        now = estimate.found()
+        relative = relative_error(now["value"], now["standard_error"])
         if found is None:
-            history = np.full((len(value), POINTS, 2), np.nan)
-            found = Sampled(value.copy(), error.copy(), np.zeros(len(value), int), history)
-            runs = np.ones(len(value), bool)
-        relative = relative_error(value, error)
-        found.value[runs], found.standard_error[runs] = value[runs], error[runs]
+            runs = np.ones(len(relative), bool)
+            history = np.full((len(runs), POINTS, 2), np.nan)
+            first = {name: values.copy() for name, values in now.items()}
+            found = Sampled(first, np.zeros(len(runs), int), history)
+        for name, values in now.items():
+            found.found[name][runs] = values[runs]
         found.samples[runs] = points[k]
         found.history[runs, k] = np.stack(np.broadcast_arrays(points[k], relative), -1)[runs]
-        if tolerance is not None and points[k] >= LEAST:
+        if tolerance is not None and points[k] >= least:
             runs &= relative > tolerance
-        if points[k] == samples or not runs.any():
+        if points[k] == points[-1] or not runs.any():
             return found
+    needed = each * points[-1]
     raise ArrayError(
-        f"fewer than {samples} samples came", str(samples), "count them, and pass their number"
+        f"fewer than {needed} masks came", str(needed), "count them, and pass their number"
     )
 
 
 def _looks(
-    batches: Iterable[tuple[Array, Array]], estimate: Estimate, points: Sequence[int]
+    batches: Iterable[tuple[MaskForm, Array]], estimate: Estimate, points: Sequence[int]
 ) -> Iterator[None]:
     """Feed an estimate, and pause whenever it has reached one of the points."""
     done = 0
@@ -354,13 +435,21 @@ def convergence(history: Array, names: Sequence[str] = ()) -> Curves:
             "(N, K, 2), and N names or none",
             'pass extras["history"] of a method that samples',
         )
-    reached = np.isfinite(history[..., 0]).any(0)
-    counts, relative = np.moveaxis(history[:, reached], -1, 0)
-    percent = np.where(np.isfinite(relative), 100 * relative, np.nan)
+    counts = np.unique(history[..., 0][np.isfinite(history[..., 0])])
     return Curves(
-        np.nanmax(counts, 0),
-        tuple(Line(name, y) for name, y in zip(names, percent, strict=True)),
+        counts,
+        tuple(Line(name, _percent(one, counts)) for name, one in zip(names, history, strict=True)),
         title="How the maps became stable",
         x_title="samples",
         y_title="largest standard error in % of the map's range",
     )
+
+
+def _percent(history: Array, counts: Array) -> Array:
+    """Read one map's curve (K, 2) at numbers of samples; between two checks it is straight."""
+    at, relative = history[np.isfinite(history[:, 0])].T
+    known = np.isfinite(relative)
+    if not known.any():
+        return np.full(len(counts), np.nan)
+    curve = np.interp(counts, at[known], 100 * relative[known], left=np.nan, right=np.nan)
+    return np.where(np.isin(counts, at[~known]), np.nan, curve)

@@ -163,12 +163,32 @@ class Windows:
         ndarray (T, *size)
             Of the same type; summed in float64.
         """
+        if self.shape == "box":
+            return self._box_mean(values)
         total = np.zeros((len(values), *self.size))
         covered = np.zeros(self.size)
         for index, found in zip(range(len(self)), values.T, strict=True):
             part, inside = self.place(index)
             total[:, *part] += found.reshape(-1, *(1 for _ in self.size)) * inside
             covered[part] += inside
+        return (total / covered).astype(values.dtype)
+
+    def indicators(self) -> list[Array]:
+        """Tell which positions lie in the box of each start, for each axis: (starts, extent)."""
+        after = [
+            np.arange(extent) - np.asarray(starts)[:, None]
+            for extent, starts in zip(self.size, self.starts, strict=True)
+        ]
+        return [(a >= 0) & (a < self.side) for a in after]
+
+    def _box_mean(self, values: Array) -> Array:
+        """Average what was found under boxes: along each axis a product of matrices."""
+        total = values.astype(np.float64).reshape(len(values), *self.grid)
+        covered = np.ones(())
+        for inside in self.indicators():
+            # The axis in front becomes the last one, so that after all of them the order is back.
+            total = np.moveaxis(total, 1, -1) @ inside.astype(np.float64)
+            covered = np.multiply.outer(covered, inside.sum(0))
         return (total / covered).astype(values.dtype)
 
     def spread(self, values: Array) -> Array:

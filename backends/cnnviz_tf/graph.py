@@ -5,18 +5,21 @@ from __future__ import annotations
 import contextvars
 import itertools
 import threading
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 import tensorflow as tf
 
-from cnnviz_core.checks import check_cotangent, check_direction
+from cnnviz_core.blended import Batch
+from cnnviz_core.checks import check_cotangent, check_direction, out_of_memory
 from cnnviz_core.errors import ArrayError, UnknownLayerError, UnsupportedModelError
 from cnnviz_core.model import INPUT, LOGITS, OUTPUT, Array, Cotangent, as_float, input_node
 from cnnviz_core.rules import BackwardRule, check_steps
 from cnnviz_core.spatial import Geometry
+from cnnviz_tf.blending import to_tensor
 from cnnviz_tf.execution import as_traced
 from cnnviz_tf.geometry import geometry_of
 from cnnviz_tf.kinds import Facts
@@ -33,7 +36,7 @@ from cnnviz_tf.rules import (
 from cnnviz_tf.second import check_differentiable_twice, twice, without_second_derivative
 from cnnviz_tf.trace import Traced
 
-__all__ = ["Graph"]
+__all__ = ["Graph", "within_memory"]
 
 
 class Graph:
@@ -125,7 +128,7 @@ class Graph:
 
     def values(
         self,
-        inputs: Mapping[str, Array],
+        inputs: Mapping[str, Batch],
         nodes: Sequence[str],
         replace: Mapping[str, Array] | None = None,
     ) -> dict[str, Array]:
@@ -133,7 +136,7 @@ class Graph:
 
         Parameters
         ----------
-        inputs : mapping of str to ndarray
+        inputs : mapping of str to (ndarray or Blended)
             Every input, checked.
         nodes : sequence of str
             The nodes.
@@ -144,7 +147,7 @@ class Graph:
         -------
         dict of str to ndarray
         """
-        fed = {self._inputs[name].ref(): array for name, array in inputs.items()}
+        fed: dict[Any, Batch] = {self._inputs[name].ref(): given for name, given in inputs.items()}
         fed |= {self._tensors[node].ref(): array for node, array in (replace or {}).items()}
         key = ("values", tuple(nodes), tuple(fed))
 
@@ -152,15 +155,16 @@ class Graph:
             feeds = [reference.deref() for reference in fed]
             return self._prune(feeds, [self._tensors[node] for node in nodes])
 
-        arrays = [tf.cast(array, reference.deref().dtype) for reference, array in fed.items()]
-        return dict(zip(nodes, _run(self._once(key, build), arrays), strict=True))
+        function = self._once(key, build)
+        given = [tf.cast(to_tensor(batch), ref.deref().dtype) for ref, batch in fed.items()]
+        return dict(zip(nodes, _run(function, given), strict=True))
 
-    def shapes(self, inputs: Mapping[str, Array], nodes: Sequence[str]) -> dict[str, Any]:
+    def shapes(self, inputs: Mapping[str, Batch], nodes: Sequence[str]) -> dict[str, Any]:
         """Compute the shapes of nodes' values.
 
         Parameters
         ----------
-        inputs : mapping of str to ndarray
+        inputs : mapping of str to (ndarray or Blended)
             Every input, checked.
         nodes : sequence of str
             The nodes.
@@ -177,12 +181,12 @@ class Graph:
             return self._prune(list(self._inputs.values()), shapes)
 
         function = self._once(("shapes", tuple(nodes)), build)
-        shapes = _run(function, [*map(tf.constant, inputs.values())])
+        shapes = _run(function, [*map(to_tensor, inputs.values())])
         return {n: tuple(int(m) for m in s) for n, s in zip(nodes, shapes, strict=True)}
 
     def pullback(
         self,
-        inputs: Mapping[str, Array],
+        inputs: Mapping[str, Batch],
         cotangent: Cotangent,
         of: str,
         wrt: Sequence[str],
@@ -192,7 +196,7 @@ class Graph:
 
         Parameters
         ----------
-        inputs : mapping of str to ndarray
+        inputs : mapping of str to (ndarray or Blended)
             Every input, checked.
         cotangent : ndarray or callable
             What multiplies the value at `of`.
@@ -234,7 +238,7 @@ class Graph:
 
         function = self._once(key, build)
         with _Request(cotangent, of, check_cotangent) as ticket:
-            results = _run(function, [*map(tf.constant, inputs.values()), ticket])
+            results = _run(function, [*map(to_tensor, inputs.values()), ticket])
         return (
             dict(zip(nodes, results, strict=False)),
             dict(zip(wrt, results[len(nodes) :], strict=True)),
@@ -286,7 +290,7 @@ class Graph:
 
     def curvature(
         self,
-        inputs: Mapping[str, Array],
+        inputs: Mapping[str, Batch],
         cotangent: Cotangent,
         direction: Cotangent,
         of: str,
@@ -296,7 +300,7 @@ class Graph:
 
         Parameters
         ----------
-        inputs : mapping of str to ndarray
+        inputs : mapping of str to (ndarray or Blended)
             Every input, checked.
         cotangent : ndarray or callable
             What multiplies the value at `of`.
@@ -327,7 +331,7 @@ class Graph:
             _Request(cotangent, of, check_cotangent) as one,
             _Request(direction, wrt, check_direction) as two,
         ):
-            results = _run(function, [*map(tf.constant, inputs.values()), one, two])
+            results = _run(function, [*map(to_tensor, inputs.values()), one, two])
         gradient, tangent, bend = results[len(nodes) :]
         return dict(zip(nodes, results, strict=False)), gradient, tangent, bend
 
@@ -369,12 +373,12 @@ class Graph:
             self._seeds[what, node] = _seed(self._tensors[node])
         return self._seeds[what, node]
 
-    def geometry(self, inputs: Mapping[str, Array], nodes: Sequence[str], wrt: str) -> Geometry:
+    def geometry(self, inputs: Mapping[str, Batch], nodes: Sequence[str], wrt: str) -> Geometry:
         """Tell which places the operations between an input and some nodes read.
 
         Parameters
         ----------
-        inputs : mapping of str to ndarray
+        inputs : mapping of str to (ndarray or Blended)
             Every input, checked; its sizes count.
         nodes : sequence of str
             The nodes.
@@ -397,7 +401,7 @@ class Graph:
             if not shapes and not numbers:
                 return [], []
             key = ("measured", *(tensor.name for tensor in (*shapes, *numbers)))
-            results = _run(self._once(key, build), [*map(tf.constant, inputs.values())])
+            results = _run(self._once(key, build), [*map(to_tensor, inputs.values())])
             return results[: len(shapes)], results[len(shapes) :]
 
         source = self._tensors[wrt]
@@ -416,6 +420,30 @@ class Graph:
             if key not in self._pruned:
                 self._pruned[key] = build()
             return self._pruned[key]
+
+
+@contextmanager
+def within_memory(inputs: Mapping[str, Batch]) -> Iterator[None]:
+    """Say it in cnnviz's way where TensorFlow runs out of memory.
+
+    Parameters
+    ----------
+    inputs : mapping of str to (ndarray or Blended)
+        What the network is run with.
+
+    Yields
+    ------
+    None
+
+    Raises
+    ------
+    OutOfMemoryError
+        If the memory does not suffice.
+    """
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise out_of_memory(inputs, error.message) from error
 
 
 def _unrelated(of: str, wrt: str) -> UnknownLayerError:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from cnnviz_core.blended import BLEND, Batch
 from cnnviz_core.checks import check_inputs, check_replacement
 from cnnviz_core.errors import (
     ArrayError,
@@ -34,7 +35,7 @@ from cnnviz_core.model import (
 from cnnviz_core.rules import RULE_KINDS, STANDARD, BackwardRule
 from cnnviz_core.spatial import Geometry
 from cnnviz_tf.entry import DeclaredShape, Entry, entry_of
-from cnnviz_tf.graph import Graph
+from cnnviz_tf.graph import Graph, within_memory
 from cnnviz_tf.layers import describe
 from cnnviz_tf.parameters import arrays_of
 from cnnviz_tf.trace import OutputSelector, Traced, trace
@@ -130,7 +131,7 @@ class TensorFlowModel:
     @property
     def capabilities(self) -> frozenset[str]:
         """What this very network offers."""
-        offered = {"capture", "replace", "gradient", "curvature", "geometry"}
+        offered = {BLEND, "capture", "replace", "gradient", "curvature", "geometry"}
         offered |= {f"rule:{kind}" for kind in RULE_KINDS}
         return frozenset(offered if self._entry.root is None else {*offered, "parameters"})
 
@@ -170,10 +171,12 @@ class TensorFlowModel:
         inputs = self._checked(x)
         graph = self._graph(inputs)
         self._check_nodes(graph, [*capture, *(replace or {})])
+        nodes = list(dict.fromkeys([OUTPUT, LOGITS, *capture]))
         new: dict[str, Array] = {}
-        for node in graph.in_order(replace or {}):
-            new[node] = self._replacement(graph, inputs, node, replace[node], new)
-        return Trace(graph.values(inputs, list(dict.fromkeys([OUTPUT, LOGITS, *capture])), new))
+        with within_memory(inputs):
+            for node in graph.in_order(replace or {}):
+                new[node] = self._replacement(graph, inputs, node, replace[node], new)
+            return Trace(graph.values(inputs, nodes, new))
 
     def pullback(
         self,
@@ -189,7 +192,8 @@ class TensorFlowModel:
         graph = self._graph(inputs)
         self._check_nodes(graph, [of, *wrt])
         ends = list(dict.fromkeys(wrt))
-        return Pullback(*graph.pullback(inputs, cotangent, of, ends, rule))
+        with within_memory(inputs):
+            return Pullback(*graph.pullback(inputs, cotangent, of, ends, rule))
 
     def curvature(
         self,
@@ -204,7 +208,8 @@ class TensorFlowModel:
         inputs = self._checked(x)
         graph = self._graph(inputs)
         self._check_nodes(graph, [of, wrt])
-        return Curvature(*graph.curvature(inputs, cotangent, direction, of, wrt))
+        with within_memory(inputs):
+            return Curvature(*graph.curvature(inputs, cotangent, direction, of, wrt))
 
     def geometry(
         self, nodes: Sequence[str], x: Inputs | None = None, *, wrt: str = INPUT
@@ -214,7 +219,8 @@ class TensorFlowModel:
         inputs = {name: array[: self._entry.batch or 1] for name, array in inputs.items()}
         graph = self._graph(inputs)
         self._check_nodes(graph, [*nodes, wrt])
-        return graph.geometry(inputs, nodes, wrt)
+        with within_memory(inputs):
+            return graph.geometry(inputs, nodes, wrt)
 
     def parameters(self, layer: str) -> Mapping[str, Array]:
         """Return a layer's arrays; see `Model.parameters`."""
@@ -230,9 +236,9 @@ class TensorFlowModel:
 
     # ---------------------------------------------------------------- inputs and graphs
 
-    def _checked(self, x: Inputs) -> dict[str, Array]:
+    def _checked(self, x: Inputs) -> dict[str, Batch]:
         """Check the input, and remember the first shapes seen."""
-        inputs = check_inputs(self._inputs, x)
+        inputs = check_inputs(self._inputs, x, blended=True)
         batch = len(next(iter(inputs.values())))
         if self._entry.batch not in (None, batch):
             raise ArrayError(
@@ -274,7 +280,7 @@ class TensorFlowModel:
             "pass input_shape= when wrapping the network, or run forward once",
         )
 
-    def _graph(self, inputs: Mapping[str, Array] | None = None) -> Graph:
+    def _graph(self, inputs: Mapping[str, Batch] | None = None) -> Graph:
         """Give the network's graph for an input, traced when it is first asked for."""
         shapes = {name: info.shape for name, info in self._inputs.items()}
         if None in shapes.values():
@@ -323,7 +329,7 @@ class TensorFlowModel:
     def _replacement(
         self,
         graph: Graph,
-        inputs: Mapping[str, Array],
+        inputs: Mapping[str, Batch],
         node: str,
         given: Replacement,
         new: Mapping[str, Array],

@@ -8,10 +8,12 @@ from contextlib import nullcontext
 from types import MappingProxyType
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from cnnviz_core.blended import BLEND, Batch
 from cnnviz_core.checks import check_cotangent, check_direction, check_replacement
 from cnnviz_core.errors import (
     MissingCapabilityError,
@@ -58,10 +60,10 @@ __all__ = ["TorchModel", "unwrapped", "wrap"]
 
 _ACTIVATIONS = ("softmax", "sigmoid", "none")
 _ALL = frozenset(
-    {"capture", "replace", "gradient", "curvature", "geometry", "parameters"}
+    {BLEND, "capture", "replace", "gradient", "curvature", "geometry", "parameters"}
     | {f"rule:{kind}" for kind in RULE_KINDS}
 )
-_OF_SCRIPTS = frozenset({"gradient"})
+_OF_SCRIPTS = frozenset({BLEND, "gradient"})
 
 
 def wrap(
@@ -232,13 +234,13 @@ class TorchModel:
         self._need_layers([*replace, *layers])
         watches = [network.watch(structure, node, swap(node, new)) for node, new in replace.items()]
         watches += [network.watch(structure, node, keep(node)) for node in layers]
-        with network.isolated(), torch.no_grad(), watching(watches):
+        with network.isolated(arrays), torch.no_grad(), watching(watches):
             ends = network.run(network.tensors(arrays), structure)
             values |= _ends(ends, structure)
         _check_called([*replace, *layers], done)
         for node in capture:
             if node not in values:
-                values[node] = arrays[network.input_of(node)].copy()
+                values[node] = np.array(arrays[network.input_of(node)])
         return Trace(values)
 
     def pullback(
@@ -258,7 +260,7 @@ class TorchModel:
         arrays = network.checked(x)
         structure = network.structure(arrays)
         wrt = list(dict.fromkeys(wrt))
-        with network.isolated():
+        with network.isolated(arrays):
             records = None if about_gradients(rule) else Records(needs_results(rule))
             recorder, ends, nodes = self._recorded(arrays, structure, of, wrt, records)
             root, leaves = recorder.roots[of], [recorder.leaves[node] for node in wrt]
@@ -297,7 +299,7 @@ class TorchModel:
         network = self._network
         arrays = network.checked(x)
         structure = network.structure(arrays)
-        with network.isolated():
+        with network.isolated(arrays):
             with twice_differentiable():
                 recorder, ends, nodes = self._recorded(arrays, structure, of, [wrt])
             root, leaf = recorder.roots[of], recorder.leaves[wrt]
@@ -345,7 +347,7 @@ class TorchModel:
         recorder = Recorder(everywhere=True)
         inputs = {node: network.input_of(node) for node in (wrt, *nodes) if _is_input(node)}
         watches = [network.watch(structure, node, note(node)) for node in layers]
-        with network.isolated():
+        with network.isolated(arrays):
             fed = recorder.feed(network.tensors(arrays), inputs)
             with recorder.recording(), watching(watches):
                 ends = network.run(fed, structure)
@@ -357,7 +359,7 @@ class TorchModel:
 
     def _recorded(
         self,
-        arrays: Mapping[str, Array],
+        arrays: Mapping[str, Batch],
         structure: Structure,
         of: str,
         wrt: Sequence[str],

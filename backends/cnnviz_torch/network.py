@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import threading
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
 from torch import nn
 
-from cnnviz_core.checks import check_inputs
+from cnnviz_core.blended import Batch, Blended
+from cnnviz_core.checks import check_inputs, out_of_memory
 from cnnviz_core.errors import ArrayError, UnknownLayerError, UnsupportedModelError
 from cnnviz_core.layers import find_layer
 from cnnviz_core.model import INPUT, LOGITS, OUTPUT, Array, InputInfo, Inputs, input_node
 from cnnviz_torch.arrays import to_tensor
+from cnnviz_torch.blending import blended
 from cnnviz_torch.capture import Action, Watch
 from cnnviz_torch.inputs import (
     ChannelsLast,
@@ -32,6 +35,9 @@ from cnnviz_torch.logits import HeadFinder
 from cnnviz_torch.trace import Structure, trace
 
 __all__ = ["Network"]
+
+# What has no class of its own: the CPU's memory, and that of Apple's devices.
+_NO_MEMORY: Final = re.compile("DefaultCPUAllocator|backend out of memory")
 
 
 class Network:
@@ -80,9 +86,9 @@ class Network:
         head = self.structure().head if seen else None
         return "softmax" if head is None else head.activation
 
-    def checked(self, x: Inputs) -> dict[str, Array]:
+    def checked(self, x: Inputs) -> dict[str, Batch]:
         """Check an input, and give it by name; see `cnnviz_core.checks.check_inputs`."""
-        arrays = check_inputs(self.inputs, x)
+        arrays = check_inputs(self.inputs, x, blended=True)
         n = len(next(iter(arrays.values())))
         if self._batch not in (None, n):
             raise ArrayError(
@@ -92,7 +98,7 @@ class Network:
             )
         return arrays
 
-    def sample(self, x: Inputs | None = None) -> dict[str, Array]:
+    def sample(self, x: Inputs | None = None) -> dict[str, Batch]:
         """Give one sample of an input, or one of the declared shape.
 
         Parameters
@@ -119,15 +125,41 @@ class Network:
             )
         return {name: array[: self._batch or 1] for name, array in arrays.items()}
 
-    def tensors(self, arrays: Mapping[str, Array]) -> dict[str, torch.Tensor]:
-        """Copy an input to the network's device and type."""
+    def tensors(self, arrays: Mapping[str, Batch]) -> dict[str, torch.Tensor]:
+        """Copy an input to the network's device and type; what is described is made there."""
         like = reference_tensor(self.module)
-        first = {k: a.ndim > 2 and k not in self._channels_last for k, a in arrays.items()}
-        return {k: to_tensor(a, like, channels_first=first[k]) for k, a in arrays.items()}
+        tensors = {}
+        for name, batch in arrays.items():
+            make = blended if isinstance(batch, Blended) else to_tensor
+            first = batch.ndim > 2 and name not in self._channels_last
+            tensors[name] = make(batch, like, channels_first=first)
+        return tensors
 
-    def isolated(self) -> AbstractContextManager[None]:
-        """Let the network be run without changing it."""
-        return isolated(self.module, random=self._random)
+    @contextmanager
+    def isolated(self, arrays: Mapping[str, Batch]) -> Iterator[None]:
+        """Let the network be run without changing it.
+
+        Parameters
+        ----------
+        arrays : mapping of str to (ndarray or Blended)
+            The input that it will be run on.
+
+        Yields
+        ------
+        None
+
+        Raises
+        ------
+        OutOfMemoryError
+            Inside, where torch runs out of memory.
+        """
+        try:
+            with isolated(self.module, random=self._random):
+                yield
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError) or _NO_MEMORY.search(str(error)):
+                raise out_of_memory(arrays, str(error)) from error
+            raise
 
     def run(self, tensors: Mapping[str, Any], structure: Structure) -> dict[str, torch.Tensor]:
         """Run the network.
@@ -180,12 +212,12 @@ class Network:
             )
         return name
 
-    def structure(self, arrays: Mapping[str, Array] | None = None) -> Structure:
+    def structure(self, arrays: Mapping[str, Batch] | None = None) -> Structure:
         """Give what a forward pass shows of the network; the first time, this takes one.
 
         Parameters
         ----------
-        arrays : mapping of str to ndarray, optional
+        arrays : mapping of str to (ndarray or Blended), optional
             An input, of which the first sample is taken where the shape was not declared.
 
         Returns
@@ -218,7 +250,7 @@ class Network:
         n = self._batch or 1
         return {k: np.zeros((n, *shape), self.inputs[k].dtype) for k, shape in shapes.items()}
 
-    def _trace(self, arrays: Mapping[str, Array]) -> Structure:
+    def _trace(self, arrays: Mapping[str, Batch]) -> Structure:
         """Run the network to see its structure, and whether it draws random numbers."""
         tensors = self.tensors(arrays)
         axes = max(tensor.ndim for tensor in tensors.values())
@@ -233,7 +265,7 @@ class Network:
         first = not any(tensors[name].ndim == axes for name in last)
         try:
             with (
-                self.isolated(),
+                self.isolated(arrays),
                 torch.no_grad(),
                 stem_checked(self.module, tensors, check, last),
             ):

@@ -31,6 +31,7 @@ from cnnviz.cli.options import (
 )
 from cnnviz.cli.parameters import MethodCommand, method_parameters, named_methods
 from cnnviz_core.errors import CnnvizError, ImageError, ParameterError
+from cnnviz_core.pace import BatchSize
 
 __all__ = ["command"]
 
@@ -79,7 +80,7 @@ def command(
     budget: str,
     target: str | None,
     layer: str,
-    batch_size: int | None,
+    batch_size: BatchSize | None,
     boxes: bool,
     threshold: float | None,
     file: Path,

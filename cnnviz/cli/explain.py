@@ -31,6 +31,7 @@ from cnnviz.cli.options import (
 from cnnviz.cli.parameters import MethodCommand, method_parameters, named_methods
 from cnnviz.wording import slug
 from cnnviz_core.errors import CnnvizError, ImageError
+from cnnviz_core.pace import BatchSize
 from cnnviz_core.progress import advance
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def command(
     methods: tuple[str, ...],
     target: str | None,
     layer: str,
-    batch_size: int | None,
+    batch_size: BatchSize | None,
     boxes: bool,
     threshold: float | None,
     folder: Path,
@@ -158,7 +159,7 @@ def _explain(
     picture: str,
     explainers: dict[str, Explainer],
     target: str | None,
-    batch_size: int | None,
+    batch_size: BatchSize | None,
 ) -> list[Explanation]:
     """Explain one picture by every method, an explanation for each target."""
     from cnnviz.explaining import batches

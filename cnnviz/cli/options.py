@@ -92,11 +92,25 @@ def network_options(function: F) -> F:
     return function
 
 
+class _BatchSize(click.IntRange):
+    """A whole number, or "auto"."""
+
+    def convert(self, value: Any, *more: Any) -> Any:
+        return value if value == "auto" else super().convert(value, *more)
+
+
 batch_size_option: Final = click.option(
     "--batch-size",
     type=click.IntRange(1),
     metavar="N",
     help="How many samples go through the network at once.",
+)
+_measured_batch_size: Final = click.option(
+    "--batch-size",
+    type=_BatchSize(1),
+    metavar="N|auto",
+    help="How many samples go through the network at once; auto measures what pays, for methods "
+    "that can.",
 )
 
 
@@ -128,7 +142,7 @@ def target_option(more: str, *, multiple: bool = False) -> Callable[[F], F]:
 def sample_options(function: F) -> F:
     """Add the options that say what is explained, and where."""
     for option in (
-        batch_size_option,
+        _measured_batch_size,
         click.option(
             "--layer",
             "-l",

@@ -39,6 +39,7 @@ from cnnviz_core.netspec import NetSpec
 from cnnviz_core.rules import DECONVNET, GUIDED, STANDARD, BackwardRule
 from cnnviz_core.steps import ReluStep
 from cnnviz_core.testing.backend_relevance import RelevanceConformance
+from cnnviz_core.testing.blending import BlendConformance
 from cnnviz_core.testing.comparing import assert_close
 from cnnviz_core.testing.fields import FieldConformance
 from cnnviz_core.testing.nets import NETS, random_input
@@ -57,15 +58,15 @@ _HEADS = ("softmax", "sigmoid")
 KINDS = {"conv", "linear", "relu", "pool", "norm"}
 
 
-class BackendConformance(FieldConformance, RelevanceConformance):
+class BackendConformance(BlendConformance, FieldConformance, RelevanceConformance):
     """What every backend must do.
 
     Attributes
     ----------
     capabilities : frozenset of str
         What the backend offers for networks of its own; tests of anything else are left out.
-        "curvature", "geometry" and rules of relevance ("rule:conv", ...) are optional, and tested
-        wherever a model offers them.
+        "blend", "curvature", "geometry" and rules of relevance ("rule:conv", ...) are optional, and
+        tested wherever a model offers them.
     rtol : float
         The largest difference from the reference, as a fraction of the largest value.
     """

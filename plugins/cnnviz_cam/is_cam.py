@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-import numpy as np
-
 from cnnviz_cam.masking import View, channels_of, weigh_by_views
 from cnnviz_core.explainer import Maps
+from cnnviz_core.fills import Fill
 from cnnviz_core.layers import AUTO
 from cnnviz_core.model import Array, Model
+from cnnviz_core.pace import BatchSize
 from cnnviz_core.parameters import Help, Range
 from cnnviz_core.targets import Target
 
@@ -34,11 +34,11 @@ class ISCAM:
         How many points on the way are averaged.
     channels : int or None
         How many channels to ask about, those that vary most; None is all.
-    fill : float
+    fill : float, "mean", "blur", "noise", "inpaint" or ndarray
         Where the way begins, in the network's own input range, and what is shown where a mask is
         0.  The paper multiplies, which is 0.
-    batch_size : int
-        How many masked pictures go through the network at once.
+    batch_size : int or "auto"
+        How many masked pictures go through the network at once; "auto" measures what pays.
 
     Notes
     -----
@@ -56,8 +56,12 @@ class ISCAM:
     channels: Annotated[
         int | None, Range(1), Help("channels to ask about, those that vary most; none: all")
     ] = None
-    fill: Annotated[float, Help("value shown where a mask is 0, in the input's own range")] = 0.0
-    batch_size: Annotated[int, Range(1), Help("masks that go through the network at once")] = 16
+    fill: Annotated[
+        Fill, Help("shown where a mask is 0: a value, mean, blur, noise, inpaint or an array")
+    ] = 0.0
+    batch_size: Annotated[
+        BatchSize, Range(1), Help("masks that go through the network at once")
+    ] = 16
 
     needs: ClassVar[frozenset[str]] = frozenset({"capture"})
 
@@ -116,4 +120,4 @@ class ISCAM:
     def _views(self, picture: Array) -> Iterator[View]:
         """Give the points on the way, of which the last is the whole masked picture."""
         for i in range(1, self.steps + 1):
-            yield View(picture, np.asarray(self.fill), share=i / self.steps)
+            yield View(picture, self.fill, share=i / self.steps)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from cnnviz_cam.observing import Observed, observe_features
 from cnnviz_core.explainer import Maps
+from cnnviz_core.fills import Fill, filling
 from cnnviz_core.layers import resolve_layer
-from cnnviz_core.maps import min_max, resize
+from cnnviz_core.masks import FeatureMasks
 from cnnviz_core.model import Array, Model
+from cnnviz_core.pace import BatchSize
 from cnnviz_core.perturb import distinct_samples, score_masked
 from cnnviz_core.targets import Target
 
-__all__ = ["View", "channels_of", "largest", "masks_of", "weigh_by_views", "weighted"]
+__all__ = ["View", "channels_of", "largest", "weigh_by_views", "weighted"]
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,8 @@ class View:
     ----------
     picture : ndarray (H, W, C)
         The picture, changed or not.
-    fill : ndarray
-        What is shown where the mask is 0; broadcasts to (H, W, C).
+    fill : float, str or ndarray
+        What is shown where the mask is 0; one of `Fill`.
     share : float
         How much of the mask is used.
     noise : ndarray (H, W), or 0
@@ -37,7 +39,7 @@ class View:
     """
 
     picture: Array
-    fill: Array
+    fill: Fill
     share: float = 1.0
     noise: Array | float = 0.0
 
@@ -51,7 +53,7 @@ def weigh_by_views(
     *,
     layer: str,
     channels: int | None,
-    batch_size: int,
+    batch_size: BatchSize,
     what: str,
 ) -> Maps:
     """Weight the channels of a layer by the scores of the picture seen through each of them.
@@ -76,8 +78,8 @@ def weigh_by_views(
     channels : int or None
         How many channels to ask about, those of largest variance over the positions; None is all.
         The others weigh nothing.
-    batch_size : int
-        How many masks go through the network at once.
+    batch_size : int or "auto"
+        How many masks go through the network at once; "auto" measures what pays.
     what : str
         What to call the work in the progress.
 
@@ -102,12 +104,8 @@ def weigh_by_views(
                 model,
                 view.picture,
                 [seen.targets[row] for row in rows],
-                (
-                    view.share * mask + view.noise
-                    for mask in masks_of(features, kept, x.shape[1:-1])
-                ),
-                view.fill,
-                total=len(kept),
+                FeatureMasks(features[..., kept], x.shape[1:-1], view.share, view.noise),
+                filling(view.picture, view.fill),
                 batch_size=batch_size,
                 what=_progress(what, i, number, rows[0], len(x)),
             )
@@ -132,27 +130,6 @@ def weighted(seen: Observed, weights: Array) -> Maps:
     """
     weights = weights.astype(seen.features.dtype)
     return seen.weighted(weights, extras={"weights": weights})
-
-
-def masks_of(features: Array, channels: Array, size: tuple[int, ...]) -> Iterator[Array]:
-    """Make the masks of a picture's feature maps, one at a time.
-
-    Parameters
-    ----------
-    features : ndarray (...grid, K)
-        The feature maps of one picture.
-    channels : ndarray of int
-        The channels.
-    size : tuple of int
-        The picture's size.
-
-    Yields
-    ------
-    ndarray (...size)
-        A channel, upsampled bilinearly and then brought to [0, 1]; zeros if it is constant.
-    """
-    for channel in channels:
-        yield min_max(resize(features[None, ..., channel], size))[0]
 
 
 def largest(values: Array, number: int | None) -> Array:

@@ -10,8 +10,10 @@ import numpy as np
 
 from cnnviz_cam.masking import View, channels_of, weigh_by_views
 from cnnviz_core.explainer import Maps
+from cnnviz_core.fills import Fill, Fixed, filling
 from cnnviz_core.layers import AUTO
 from cnnviz_core.model import Array, Model
+from cnnviz_core.pace import BatchSize
 from cnnviz_core.parameters import Help, Range
 from cnnviz_core.targets import Target
 
@@ -47,13 +49,13 @@ class SSCAM:
         How many draws are averaged.
     channels : int or None
         How many channels to ask about, those that vary most; None is all.
-    fill : float
+    fill : float, "mean", "blur", "noise", "inpaint" or ndarray
         What is shown where a mask is 0, in the network's own input range.  The paper multiplies,
         which is 0.
     seed : int
         For NumPy's generator.
-    batch_size : int
-        How many masked pictures go through the network at once.
+    batch_size : int or "auto"
+        How many masked pictures go through the network at once; "auto" measures what pays.
 
     Notes
     -----
@@ -79,9 +81,13 @@ class SSCAM:
     channels: Annotated[
         int | None, Range(1), Help("channels to ask about, those that vary most; none: all")
     ] = None
-    fill: Annotated[float, Help("value shown where a mask is 0, in the input's own range")] = 0.0
+    fill: Annotated[
+        Fill, Help("shown where a mask is 0: a value, mean, blur, noise, inpaint or an array")
+    ] = 0.0
     seed: Annotated[int, Range(0), Help("seed of the noise")] = 0
-    batch_size: Annotated[int, Range(1), Help("masks that go through the network at once")] = 16
+    batch_size: Annotated[
+        BatchSize, Range(1), Help("masks that go through the network at once")
+    ] = 16
 
     needs: ClassVar[frozenset[str]] = frozenset({"capture"})
 
@@ -140,14 +146,17 @@ class SSCAM:
     def _on_features(self, picture: Array) -> Iterator[View]:
         """Give the picture seen through noisy masks, a draw at a time."""
         for noise in self._draws(picture.shape[:-1], self.sigma):
-            yield View(picture, np.asarray(self.fill), noise=noise)
+            yield View(picture, self.fill, noise=noise)
 
     def _on_input(self, picture: Array) -> Iterator[View]:
         """Give the noisy picture, a draw at a time."""
         for noise in self._draws(picture.shape, self.sigma * float(np.ptp(picture))):
             # m * (x + d) + (1 - m) * (fill + d) is the masked picture plus the noise.
             noise = noise.astype(picture.dtype)
-            yield View(picture + noise, self.fill + noise)
+            shown = filling(picture, self.fill)
+            # What is inpainted follows the noisy picture by itself.
+            fill = shown.values + noise if isinstance(shown, Fixed) else self.fill
+            yield View(picture + noise, fill)
 
     def _draws(self, shape: tuple[int, ...], deviation: float) -> Iterator[Array]:
         """Draw the noise, one draw at a time."""

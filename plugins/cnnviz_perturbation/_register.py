@@ -48,7 +48,7 @@ def cnnviz_explainers() -> list[ExplainerSpec]:
                 "Communications 117, 1999",
             ),
             aliases=("sobol-attribution-method", "sobol-indices"),
-            cost="samples x (cells of the grid + 2) forwards",
+            cost="samples x (cells + 2) forwards; fewer with a tolerance",
         ),
         ExplainerSpec(
             name="hsic",
@@ -61,7 +61,7 @@ def cnnviz_explainers() -> list[ExplainerSpec]:
                 "using dependence measure, NeurIPS 2022",
             ),
             aliases=("hsic-attribution-method",),
-            cost="1 forward a sample",
+            cost="1 forward a sample (1500), fewer with a tolerance",
         ),
         ExplainerSpec(
             name="lime",
@@ -74,7 +74,7 @@ def cnnviz_explainers() -> list[ExplainerSpec]:
                 "of any classifier, KDD 2016",
             ),
             aliases=("lime-image",),
-            cost="1 forward a sample (1000)",
+            cost="1 forward a sample (1000), fewer with a tolerance",
         ),
         ExplainerSpec(
             name="kernel-shap",
@@ -89,7 +89,7 @@ def cnnviz_explainers() -> list[ExplainerSpec]:
                 "linear regression, AISTATS 2021",
             ),
             aliases=("kernel-explainer", "shap"),
-            cost="1 forward a coalition (up to 1000)",
+            cost="1 forward a coalition (1000), fewer with a tolerance",
         ),
         ExplainerSpec(
             name="shapley-values",
@@ -173,7 +173,7 @@ def cnnviz_explainers() -> list[ExplainerSpec]:
                 "perturbations and smooth masks, ICCV 2019",
             ),
             aliases=("extremal-perturbations", "extremal-mask"),
-            cost="1 forward, 1 backward a step",
+            cost="1 forward, 1 backward a step and area",
         ),
         ExplainerSpec(
             name="xrai",

@@ -1,19 +1,33 @@
-"""Answers that a sample's cells can keep or change, and the removal of cells that do not matter."""
+"""Answers that a sample's cells can keep or change, and the search for the cells that do."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeAlias
+from typing import ClassVar, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
 from cnnviz_core.errors import TargetError
-from cnnviz_core.model import LOGITS, Array
+from cnnviz_core.explainer import Maps
+from cnnviz_core.fills import Fill
+from cnnviz_core.model import LOGITS, Array, Model
+from cnnviz_core.pace import BatchSize
+from cnnviz_core.scoring import score
 from cnnviz_core.targets import ClassProbability, ClassScore, Target
-from cnnviz_perturbation.cells import CellScores
+from cnnviz_perturbation.cells import CellScores, each_scored
 
-__all__ = ["Answer", "Criterion", "Lead", "answers", "judged", "one_fewer", "pruned"]
+__all__ = [
+    "Answer",
+    "Criterion",
+    "Lead",
+    "Region",
+    "answers",
+    "judged",
+    "one_fewer",
+    "pruned",
+    "region_maps",
+]
 
 Criterion: TypeAlias = Literal["score", "class"]
 """When an answer stays: "score", while the target's score keeps a share of its distance from the
@@ -157,6 +171,98 @@ def answers(
     levels = nothing + threshold * (whole - nothing)
     signs = np.sign(whole - nothing)
     return [Answer(scores.of(c), signs[c] * levels[c], signs[c]) for c in range(number)]
+
+
+class Region(NamedTuple):
+    """Cells that a search has found for an answer.
+
+    Attributes
+    ----------
+    order : ndarray (K,)
+        What the map shows of each cell, without the answer's sign.
+    cells : ndarray of bool (K,)
+        Which cells the region is made of.
+    shown : ndarray of bool (K,)
+        Which cells are left for the network to judge the region by.
+    found : bool
+        Whether there is such a region.
+    """
+
+    order: Array
+    cells: Array
+    shown: Array
+    found: bool
+
+
+def region_maps(
+    model: Model,
+    x: Array,
+    targets: Sequence[Target],
+    search: Callable[[Answer, int], Region],
+    *,
+    criterion: Criterion,
+    threshold: float,
+    cells: int,
+    fill: Fill,
+    seed: int,
+    batch_size: BatchSize,
+    what: str,
+) -> Maps:
+    """Search every sample's cells for the region that an answer is about.
+
+    Parameters
+    ----------
+    model : Model
+        The network.
+    x : ndarray (N, *size, C)
+        The batch.
+    targets : sequence of Target
+        One for each sample.
+    search : callable
+        From an answer and the number of cells to a `Region`.
+    criterion, threshold
+        See `answers`.
+    cells, fill, seed, batch_size, what
+        See `cnnviz_perturbation.cells.each_scored`.
+
+    Returns
+    -------
+    Maps
+        With the order of a pixel's cell, times the answer's sign, as raw map (N, *size), and the
+        extras "region" (N, *size) of bool, "cells" (N,), how many they are, "score" (N,), the
+        target's score on what is shown, and "found" (N,) of bool.
+
+    Raises
+    ------
+    ArrayError
+        If the samples have no axis to cut, or a fill that is an array does not fit them.
+    TargetError
+        If the criterion is "class", and a target is not about one.
+    """
+    whole = score(model, x, targets)
+    raw = np.zeros(x.shape[:-1], dtype=whole.scores.dtype)
+    region = np.zeros(raw.shape, dtype=bool)
+    counts, found = np.zeros(len(x), dtype=int), np.zeros(len(x), dtype=bool)
+    scores = np.zeros(len(x), dtype=raw.dtype)
+    for rows, scored in each_scored(
+        model,
+        x,
+        judged(whole.targets, criterion),
+        cells=cells,
+        fill=fill,
+        seed=seed,
+        batch_size=batch_size,
+        what=what,
+    ):
+        asked = answers(scored, len(rows), criterion, threshold)
+        for k, (row, answer) in enumerate(zip(rows, asked, strict=True)):
+            best = search(answer, scored.number)
+            raw[row] = answer.sign * best.order[scored.cells]
+            region[row] = best.cells[scored.cells]
+            scores[row] = scored(best.shown[None])[0, k]
+            counts[row], found[row] = best.cells.sum(), best.found
+    extras = {"region": region, "cells": counts, "score": scores, "found": found}
+    return Maps(raw=raw, scores=whole.scores, targets=whole.targets, extras=extras)
 
 
 def pruned(

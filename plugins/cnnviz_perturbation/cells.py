@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from cnnviz_core.errors import ArrayError
 from cnnviz_core.fills import Fill, Filling, filling
 from cnnviz_core.masks import SegmentMasks
 from cnnviz_core.model import Array, Model
-from cnnviz_core.perturb import distinct_samples, scored_batches
+from cnnviz_core.pace import BatchSize
+from cnnviz_core.perturb import check_positions, each_sample, score_masked
 from cnnviz_core.targets import Target
 
-__all__ = ["CellScores", "cell_numbers", "each_sample", "grid_of"]
+__all__ = ["CellScores", "cell_numbers", "each_scored", "grid_of"]
 
 
 def grid_of(size: tuple[int, ...], cells: int) -> tuple[int, ...]:
@@ -70,8 +70,8 @@ class CellScores:
         Each position's cell, from 0.
     fill : Filling
         What is shown in the place of the sample.
-    batch_size : int
-        How many subsets go through the network at once.
+    batch_size : int or "auto"
+        How many subsets go through the network at once; "auto" measures what pays.
     what : str
         What to call the work in the progress.
     """
@@ -84,7 +84,7 @@ class CellScores:
         cells: Array,
         fill: Filling,
         *,
-        batch_size: int,
+        batch_size: BatchSize,
         what: str,
     ) -> None:
         self._model, self._x, self._targets = model, x, targets
@@ -112,7 +112,7 @@ class CellScores:
         keys = [packed.tobytes() for packed in np.packbits(kept, axis=1)]
         new = {key: row for key, row in zip(keys, kept, strict=True) if key not in self._known}
         if new:
-            found = scored_batches(
+            scores = score_masked(
                 self._model,
                 self._x,
                 self._targets,
@@ -121,8 +121,7 @@ class CellScores:
                 batch_size=self._batch_size,
                 what=self._what,
             )
-            scores = np.concatenate([scores for _, scores in found], axis=1).astype(np.float64)
-            self._known.update(zip(new, scores.T, strict=True))
+            self._known.update(zip(new, scores.T.astype(np.float64), strict=True))
         return np.stack([self._known[key] for key in keys])
 
     def of(self, column: int) -> Callable[[Array], Array]:
@@ -138,7 +137,7 @@ class CellScores:
         return self(np.stack([np.zeros(self.number, bool), np.ones(self.number, bool)]))
 
 
-def each_sample(
+def each_scored(
     model: Model,
     x: Array,
     targets: Sequence[Target],
@@ -146,7 +145,7 @@ def each_sample(
     cells: int,
     fill: Fill,
     seed: int,
-    batch_size: int,
+    batch_size: BatchSize,
     what: str,
 ) -> Iterator[tuple[list[int], CellScores]]:
     """Give the distinct samples of a batch, as functions of which cells are kept.
@@ -166,8 +165,8 @@ def each_sample(
         What is shown in the place of the other cells; see `cnnviz_core.fills.Fill`.
     seed : int
         For a fill of noise.
-    batch_size : int
-        How many subsets go through the network at once.
+    batch_size : int or "auto"
+        How many subsets go through the network at once; "auto" measures what pays.
     what : str
         What to call the work in the progress.
 
@@ -183,15 +182,9 @@ def each_sample(
     ArrayError
         If the samples have no axis to cut, or a fill does not broadcast to them.
     """
-    if x.ndim < 3:
-        raise ArrayError(
-            f"a batch of the shape {x.shape} was given",
-            "(N, H, W, C), or (N, L, C) or (N, D, H, W, C)",
-            "pass pictures, signals or volumes",
-        )
+    check_positions(x)
     numbers = cell_numbers(x.shape[1:-1], cells)
-    for rows in distinct_samples(x):
-        sample = x[rows[0]]
+    for rows, sample, doing in each_sample(x, what):
         yield (
             rows,
             CellScores(
@@ -201,6 +194,6 @@ def each_sample(
                 numbers,
                 filling(sample, fill, seed),
                 batch_size=batch_size,
-                what=f"{what}, picture {rows[0] + 1} of {len(x)}",
+                what=doing,
             ),
         )

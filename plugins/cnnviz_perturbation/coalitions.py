@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
 
-from cnnviz_core.errors import ArrayError
 from cnnviz_core.explainer import Maps, Presentation
 from cnnviz_core.fills import Fill, Filling, Fixed, filling
+from cnnviz_core.mask_forms import Labelled, MaskForm
 from cnnviz_core.masks import SegmentMasks
 from cnnviz_core.model import Array, Model
-from cnnviz_core.perturb import distinct_samples, scored_batches
+from cnnviz_core.pace import BatchSize
+from cnnviz_core.perturb import check_positions, each_sample, scored_batches
 from cnnviz_core.scoring import score
 from cnnviz_core.targets import Target
 from cnnviz_perturbation.segmenting import Segmentation, segment
@@ -40,8 +41,8 @@ class Setting:
         What is shown in the place of a segment.
     seed : int
         Of the fill, where it is drawn.
-    batch_size : int
-        How many coalitions go through the network at once.
+    batch_size : int or "auto"
+        How many coalitions go through the network at once; "auto" measures what pays.
     """
 
     method: str
@@ -49,7 +50,7 @@ class Setting:
     segmentation: Segmentation
     fill: Hidden
     seed: int
-    batch_size: int
+    batch_size: BatchSize
 
     def players(self, x: Array) -> int:
         """Count the segments of the first sample of a batch."""
@@ -74,8 +75,8 @@ class Game:
         The number of each position's segment, from 0.
     fill : Filling
         What is shown in the place of a segment.
-    batch_size : int
-        How many coalitions go through the network at once.
+    batch_size : int or "auto"
+        How many coalitions go through the network at once; "auto" measures what pays.
     what : str
         What to call the work in the progress.
     """
@@ -86,7 +87,7 @@ class Game:
     whole: Array
     segments: Array
     fill: Filling
-    batch_size: int
+    batch_size: BatchSize
     what: str
 
     @property
@@ -94,30 +95,32 @@ class Game:
         """How many segments there are."""
         return int(self.segments.max()) + 1
 
-    def scores(self, kept: Array) -> Array:
-        """Score the whole sample, and coalitions of its segments.
+    def scored(self, kept: Array) -> Iterator[tuple[MaskForm, Array]]:
+        """Score coalitions of the segments, and hand on what was found a batch at a time.
 
         Parameters
         ----------
         kept : ndarray of bool (M, K)
-            Which of the K segments each coalition shows.
+            Which of the K segments each coalition shows; the first one all, of which the score is
+            known.
 
-        Returns
-        -------
-        ndarray of float64 (T, 1 + M)
-            Each target's score of the whole sample first, then of each coalition.
+        Yields
+        ------
+        masks : MaskForm
+            Some of the coalitions (n, *size), in order.
+        scores : ndarray (T, n)
+            Each target's score of each of them.
         """
-        batches = scored_batches(
+        yield Labelled(self.segments, kept[:1]), self.whole[:, None]
+        yield from scored_batches(
             self.model,
             self.x,
             self.targets,
-            SegmentMasks(self.segments, kept),
+            SegmentMasks(self.segments, kept[1:]),
             self.fill,
             batch_size=self.batch_size,
             what=self.what,
         )
-        found = [self.whole[:, None], *(scores for _, scores in batches)]
-        return np.concatenate(found, axis=1).astype(np.float64)
 
 
 def explain_segments(
@@ -140,8 +143,8 @@ def explain_segments(
     setting : Setting
         How samples are made games of.
     attribute : callable
-        Gives, of a game, "values" (T, K), one for each target and segment, and whatever else there
-        is to say, (T, K) or (T,).
+        Gives, of a game, "value" (T, K), one for each target and segment, and whatever else there
+        is to say, (T, K) for the segments or (T, ...).
 
     Returns
     -------
@@ -154,17 +157,11 @@ def explain_segments(
     ArrayError
         If the samples have no axis along which to divide them, or cannot be divided as asked.
     """
-    if x.ndim < 3:
-        raise ArrayError(
-            f"a batch of the shape {x.shape} was given",
-            "(N, H, W, C), or (N, L, C) or (N, D, H, W, C)",
-            "pass pictures, signals or volumes",
-        )
+    check_positions(x)
     whole = score(model, x, targets)
     segments = np.empty(x.shape[:-1], dtype=np.int64)
     found: dict[str, Array] = {}
-    for rows in distinct_samples(x):
-        sample = x[rows[0]]
+    for rows, sample, what in each_sample(x, setting.method):
         labels = segment(sample, setting.segmentation, setting.segments)
         game = Game(
             model,
@@ -174,15 +171,15 @@ def explain_segments(
             labels,
             _filling(sample, labels, setting.fill, setting.seed),
             setting.batch_size,
-            f"{setting.method}, picture {rows[0] + 1} of {len(x)}",
+            what,
         )
         segments[rows] = labels
         for name, values in attribute(game).items():
             shown = values[:, labels] if values.ndim == 2 else values
-            empty = np.empty((len(x), *shown.shape[1:]), dtype=whole.scores.dtype)
+            empty = np.empty((len(x), *shown.shape[1:]), dtype=shown.dtype)
             found.setdefault(name, empty)[rows] = shown
     return Maps(
-        raw=found.pop("values"),
+        raw=found.pop("value"),
         scores=whole.scores,
         targets=whole.targets,
         presentation=Presentation(sign="signed"),

@@ -11,11 +11,11 @@ import numpy as np
 from cnnviz_core.explainer import Maps
 from cnnviz_core.fills import Fill
 from cnnviz_core.model import Array, Model
+from cnnviz_core.pace import BatchSize
 from cnnviz_core.parameters import Help, Range
-from cnnviz_core.scoring import score
 from cnnviz_core.targets import Target
-from cnnviz_perturbation.answers import Answer, Criterion, answers, judged, one_fewer, pruned
-from cnnviz_perturbation.cells import each_sample, grid_of
+from cnnviz_perturbation.answers import Answer, Criterion, Region, one_fewer, pruned, region_maps
+from cnnviz_perturbation.cells import grid_of
 
 __all__ = ["CounterfactualRegion"]
 
@@ -49,8 +49,8 @@ class CounterfactualRegion:
         array that broadcasts to a sample.
     seed : int
         For a fill of noise.
-    batch_size : int
-        How many subsets of the cells go through the network at once.
+    batch_size : int or "auto"
+        How many subsets of the cells go through the network at once; "auto" measures what pays.
 
     Notes
     -----
@@ -76,7 +76,9 @@ class CounterfactualRegion:
     cells: Annotated[int, Range(1), Help("cells along each axis")] = 8
     fill: Annotated[Fill, Help("what is shown in the place of cells that are removed")] = "mean"
     seed: Annotated[int, Range(0), Help("for a fill of noise")] = 0
-    batch_size: Annotated[int, Range(1), Help("subsets that go through the network at once")] = 16
+    batch_size: Annotated[
+        BatchSize, Range(1), Help("subsets that go through the network at once")
+    ] = 16
 
     needs: ClassVar[frozenset[str]] = frozenset()
 
@@ -109,30 +111,19 @@ class CounterfactualRegion:
         TargetError
             If the criterion is "class", and a target is not about one.
         """
-        whole = score(model, x, targets)
-        raw = np.zeros(x.shape[:-1], dtype=whole.scores.dtype)
-        region = np.zeros(raw.shape, dtype=bool)
-        cells, scores = np.zeros(len(x), dtype=int), np.zeros(len(x), dtype=raw.dtype)
-        for rows, scored in each_sample(
+        return region_maps(
             model,
             x,
-            judged(whole.targets, self.criterion),
+            targets,
+            _needed,
+            criterion=self.criterion,
+            threshold=self.threshold,
             cells=self.cells,
             fill=self.fill,
             seed=self.seed,
             batch_size=self.batch_size,
             what="counterfactual region",
-        ):
-            asked = answers(scored, len(rows), self.criterion, self.threshold)
-            for k, (row, answer) in enumerate(zip(rows, asked, strict=True)):
-                needed = _needed(answer, scored.number)
-                order = np.zeros(scored.number)
-                order[needed] = 1 - np.arange(len(needed)) / max(len(needed), 1)
-                raw[row], region[row] = answer.sign * order[scored.cells], order[scored.cells] > 0
-                scores[row] = scored(order[None] == 0)[0, k]
-                cells[row] = len(needed)
-        extras = {"region": region, "cells": cells, "score": scores, "found": cells > 0}
-        return Maps(raw=raw, scores=whole.scores, targets=whole.targets, extras=extras)
+        )
 
     def passes(self, model: Model, x: Array) -> int:
         """Give the most forward passes that one sample can take; far fewer are usual."""
@@ -140,15 +131,18 @@ class CounterfactualRegion:
         return 3 + n * (n + 1) + n.bit_length()
 
 
-def _needed(answer: Answer, number: int) -> list[int]:
-    """Give the cells whose removal changes the answer, in the order of removal; none if none do."""
+def _needed(answer: Answer, number: int) -> Region:
+    """Remove cells until the answer changes, and put those back that were not needed for that."""
     removed = _removed(answer, number) if answer.sign else []
     members = np.zeros(number, dtype=bool)
     members[removed] = True
     _, needed = pruned(
         lambda gone: -answer.value(~gone), lambda values: values > -answer.level, members
     )
-    return [cell for cell in removed if needed[cell]]
+    left = [cell for cell in removed if needed[cell]]
+    order = np.zeros(number)
+    order[left] = 1 - np.arange(len(left)) / max(len(left), 1)
+    return Region(order, needed, ~needed, bool(left))
 
 
 def _removed(answer: Answer, number: int) -> list[int]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias
 
 import numpy as np
 
-from cnnviz_core.errors import ArrayError
 from cnnviz_core.explainer import Maps, Presentation
 from cnnviz_core.model import INPUT, Array, Model
+from cnnviz_core.optimisers import Optimiser
 from cnnviz_core.progress import advance
 from cnnviz_core.scoring import Scored, score
 from cnnviz_core.targets import Target, cotangent_of, scores_of, target_node
@@ -18,23 +19,16 @@ from cnnviz_core.targets import Target, cotangent_of, scores_of, target_node
 __all__ = [
     "Game",
     "Jitter",
-    "Step",
     "Variant",
-    "adam",
     "blended",
-    "check_rank",
     "descend",
     "found",
-    "momentum",
     "passes_of_game",
 ]
 
 Variant: TypeAlias = Literal["delete", "preserve", "dual"]
 """Whether the evidence is what to take away so that the score falls, what to keep so that it stays,
 or both at once."""
-
-Step: TypeAlias = Callable[[Array], Array]
-"""From a gradient to what is taken off the parameters; it remembers the gradients before."""
 
 _KEEPS: Final[dict[Variant, tuple[bool, ...]]] = {
     "delete": (False,),
@@ -46,38 +40,6 @@ _ALIKE: Final = 1e-3
 
 _NOTHING = 1e-4
 """What is gained up to this share counts as nothing, lest rounding decide at the very ends."""
-
-
-def blended(levels: Array, kept: Array) -> tuple[Array, Array]:
-    """Blend a series of ever less perturbed copies of samples, by how much is kept of each place.
-
-    Parameters
-    ----------
-    levels : ndarray (L, N, *size, C)
-        From the wholly perturbed samples to the samples themselves, 2 levels at least.
-    kept : ndarray (N, *size)
-        In [0, 1]; the levels are interpolated linearly.  Of two levels this is
-        ``kept * x + (1 - kept) * fill``.
-
-    Returns
-    -------
-    values : ndarray (N, *size, C)
-    slope : ndarray (N, *size, C)
-        Their derivative by `kept`.
-
-    References
-    ----------
-    Fong, Patrick & Vedaldi, ICCV 2019, section 3.2.
-    """
-    steps = len(levels) - 1
-    at = kept * steps
-    below = np.clip(np.floor(at).astype(int), 0, steps - 1)
-    low, high = (
-        np.take_along_axis(levels, level[None, ..., None], axis=0)[0]
-        for level in (below, below + 1)
-    )
-    weight = (at - below)[..., None].astype(levels.dtype)
-    return (1 - weight) * low + weight * high, steps * (high - low)
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,13 +65,50 @@ class Jitter:
         shift = tuple(int(n) for n in rng.integers(-most, most + 1, len(shape) - 1))
         return cls(shift, noise * rng.standard_normal(shape) if noise else np.zeros(()))
 
-    def moved(self, levels: Array) -> Array:
-        """Move samples (L, N, *size, C)."""
-        for axis, by in enumerate(self.shift, start=2):
-            if by:
-                places = np.arange(levels.shape[axis]) - by
-                levels = levels.take(places.clip(0, levels.shape[axis] - 1), axis)
-        return levels
+    def places(self, size: tuple[int, ...]) -> Array:
+        """Tell for each position which one is seen there, counted row by row: (*size)."""
+        along = (
+            (np.arange(extent) - by).clip(0, extent - 1)
+            for extent, by in zip(size, self.shift, strict=True)
+        )
+        seen: Array = np.ravel_multi_index(np.ix_(*along), size)
+        return seen
+
+
+def blended(levels: Array, kept: Array, jitter: Jitter | None = None) -> tuple[Array, Array]:
+    """Blend a series of ever less perturbed copies of samples, by how much is kept of each place.
+
+    Parameters
+    ----------
+    levels : ndarray (L, S, *size, C)
+        From the wholly perturbed samples to the samples themselves, 2 levels at least.
+    kept : ndarray (N, *size)
+        In [0, 1], as many masks for each of the S samples, those of a sample in a row; the levels
+        are interpolated linearly.  Of two levels this is ``kept * x + (1 - kept) * fill``.
+    jitter : Jitter, optional
+        How the samples are moved, under masks that stay in their place; its noise is left out.
+
+    Returns
+    -------
+    values : ndarray (N, *size, C)
+    slope : ndarray (N, *size, C)
+        Their derivative by `kept`.
+
+    References
+    ----------
+    Fong, Patrick & Vedaldi, ICCV 2019, section 3.2.
+    """
+    steps, samples, size = len(levels) - 1, levels.shape[1], kept.shape[1:]
+    at = kept * steps
+    below = np.clip(np.floor(at).astype(int), 0, steps - 1)
+    count = math.prod(size)
+    places = np.arange(count).reshape(size) if jitter is None else jitter.places(size)
+    owners = np.repeat(np.arange(samples), len(kept) // samples).reshape(-1, *[1] * len(size))
+    index = (below * samples + owners) * count + places
+    values = levels.reshape(-1, levels.shape[-1])
+    low, high = (values.take(i, axis=0) for i in (index, index + samples * count))
+    weight = (at - below)[..., None].astype(levels.dtype)
+    return (1 - weight) * low + weight * high, steps * (high - low)
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,8 +124,8 @@ class Game:
         The network, which offers "gradient".
     targets : tuple of Target
         One for each of the N samples; resolved.
-    levels : ndarray (L, N, *size, C)
-        See `blended`.
+    levels : ndarray (L, S, *size, C)
+        See `blended`; the N samples are S distinct ones.
     none, whole : ndarray of float64 (N,)
         The scores of the wholly perturbed samples, and of the samples.
     variant : {"delete", "preserve", "dual"}
@@ -185,6 +184,15 @@ class Game:
             bounded,
         )
 
+    def repeated(self, times: int) -> Game:
+        """Give the game of so many masks for each sample, those of a sample in a row."""
+        return replace(
+            self,
+            targets=tuple(target for target in self.targets for _ in range(times)),
+            none=np.repeat(self.none, times),
+            whole=np.repeat(self.whole, times),
+        )
+
     @property
     def unit(self) -> Array:
         """The difference between the shares 0 and 1, as a score: ndarray of float64 (N,), > 0."""
@@ -221,37 +229,48 @@ class Game:
         return loss, gradient
 
     def shown(self, kept: Array) -> Array:
-        """Score the samples where only some of them is kept: (N,), by one forward pass."""
-        return score(self.model, blended(self.levels, kept)[0], self.targets).scores
+        """Score the samples where only some of them is kept: (N,), by one forward pass each."""
+        x, _ = blended(self.levels, kept)
+        return np.concatenate(
+            [
+                score(self.model, x[rows], self.targets[rows]).scores
+                for rows in self._batches(len(x))
+            ]
+        )
 
     def _pulled(self, kept: Array, jitter: Jitter | None) -> tuple[Array, Array]:
         """Give the scores under masks, and their gradient by what is kept."""
-        levels = self.levels if jitter is None else jitter.moved(self.levels)
-        x, slope = blended(levels, kept)
+        x, slope = blended(self.levels, kept, jitter)
         if jitter is not None and jitter.noise.ndim:
-            flat = self.levels[-1].reshape(len(x), -1)
-            spread = (flat.max(1) - flat.min(1)).reshape(-1, *[1] * (x.ndim - 1))
-            x = (x + spread * jitter.noise).astype(x.dtype)
+            samples = self.levels[-1]
+            flat = samples.reshape(len(samples), -1)
+            spread = np.repeat(flat.max(1) - flat.min(1), len(x) // len(samples))
+            x = (x + spread.reshape(-1, *[1] * (x.ndim - 1)) * jitter.noise).astype(x.dtype)
         of = target_node(self.targets)
         scores, gradients = [], []
-        for start in range(0, len(x), self.batch_size):
-            rows = slice(start, start + self.batch_size)
+        for rows in self._batches(len(x)):
             asked = self.targets[rows]
             back = self.model.pullback(x[rows], cotangent_of(asked), of=of, wrt=(INPUT,))
             scores.append(scores_of(asked, back.values[of]))
             gradients.append(back.gradients[INPUT])
-        return np.concatenate(scores), (np.concatenate(gradients) * slope).sum(-1)
+        by_kept = np.einsum("...c,...c->...", np.concatenate(gradients), slope)
+        return np.concatenate(scores), by_kept
+
+    def _batches(self, samples: int) -> Iterator[slice]:
+        """Give the rows that go through the network at once."""
+        for start in range(0, samples, self.batch_size):
+            yield slice(start, start + self.batch_size)
 
 
-def passes_of_game(variant: Variant, steps: int) -> int:
-    """Give the passes for one sample: 3 a step, or 6 of a dual game, and 4 around it."""
-    return 4 + 3 * steps * len(_KEEPS[variant])
+def passes_of_game(variant: Variant, steps: int, masks: int = 1) -> int:
+    """Give the passes for one sample: 2, and for each mask 2 and in each step 3, or 6 if dual."""
+    return 2 + masks * (2 + 3 * steps * len(_KEEPS[variant]))
 
 
 def descend(
     start: Array,
     slope: Callable[[Array, int], tuple[Array, Array]],
-    step: Step,
+    optimiser: Optimiser,
     steps: int,
     *,
     what: str,
@@ -265,8 +284,8 @@ def descend(
     slope : callable
         From the parameters and the number of the step, from 0, to the losses (N,) and their
         gradient.
-    step : callable
-        See `Step`.
+    optimiser : Optimiser
+        How steps are made.
     steps : int
         How many; after each the parameters are clipped.
     what : str
@@ -278,6 +297,7 @@ def descend(
     losses : ndarray (N, steps)
         Before each step.
     """
+    step = optimiser.begin()
     parameters, losses = start, []
     for taken in range(steps):
         loss, gradient = slope(parameters, taken)
@@ -287,69 +307,8 @@ def descend(
     return parameters, np.stack(losses, axis=1)
 
 
-def adam(rate: float, mean: float = 0.9, square: float = 0.999, epsilon: float = 1e-8) -> Step:
-    """Begin steps of about `rate` in every parameter, whatever the gradient's size.
-
-    Parameters
-    ----------
-    rate : float
-        The size of a step.
-    mean, square : float
-        How much of the running means of the gradient and of its square is kept.
-    epsilon : float
-        Added to the root of the mean square.
-
-    Returns
-    -------
-    callable
-        See `Step`.
-
-    References
-    ----------
-    Kingma & Ba, "Adam: a method for stochastic optimization", ICLR 2015, algorithm 1.
-    """
-    means: Array | float = 0.0
-    squares: Array | float = 0.0
-    taken = 0
-
-    def step(gradient: Array) -> Array:
-        nonlocal means, squares, taken
-        taken += 1
-        means = mean * means + (1 - mean) * gradient
-        squares = square * squares + (1 - square) * gradient**2
-        size = np.sqrt(squares / (1 - square**taken)) + epsilon
-        return np.asarray(rate * means / (1 - mean**taken) / size)
-
-    return step
-
-
-def momentum(rate: float, kept: float = 0.9) -> Step:
-    """Begin steps along the running mean of the gradients.
-
-    Parameters
-    ----------
-    rate : float
-        What the mean is multiplied by.
-    kept : float
-        How much of the mean is kept at each step.
-
-    Returns
-    -------
-    callable
-        See `Step`.
-    """
-    mean: Array | None = None
-
-    def step(gradient: Array) -> Array:
-        nonlocal mean
-        mean = gradient if mean is None else kept * mean + (1 - kept) * gradient
-        return rate * mean
-
-    return step
-
-
 def found(game: Game, seen: Scored, evidence: Array, losses: Array) -> Maps:
-    """Return the evidence that a descent has found, with what becomes of the score.
+    """Return the evidence that a descent has found, with what becomes of the scores.
 
     Parameters
     ----------
@@ -358,7 +317,7 @@ def found(game: Game, seen: Scored, evidence: Array, losses: Array) -> Maps:
     seen : Scored
         The samples, scored.
     evidence : ndarray (N, *size)
-        In [0, 1].
+        In [0, 1]; may be several for each sample, those of a sample in a row.
     losses : ndarray (N, steps)
         On the way.
 
@@ -381,24 +340,3 @@ def found(game: Game, seen: Scored, evidence: Array, losses: Array) -> Maps:
             "loss": losses.astype(dtype),
         },
     )
-
-
-def check_rank(x: Array) -> None:
-    """Check that samples have an axis along which they can be masked.
-
-    Parameters
-    ----------
-    x : ndarray (N, *size, C)
-        The batch.
-
-    Raises
-    ------
-    ArrayError
-        If they have none.
-    """
-    if x.ndim < 3:
-        raise ArrayError(
-            f"a batch of the shape {x.shape} was given",
-            "(N, H, W, C), or (N, L, C) or (N, D, H, W, C)",
-            "pass pictures, signals or volumes",
-        )

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from cnnviz_core.errors import ParameterError
+from cnnviz_core.mask_forms import MaskForm
 from cnnviz_core.masks import GridMasks
 from cnnviz_core.model import Array
 from cnnviz_perturbation.sensitivity import Upsampling
 
-__all__ = ["PickFreezeMasks", "binary_hypercube", "low_discrepancy_pairs"]
+__all__ = ["BLOCK", "PickFreezeMasks", "binary_hypercube", "low_discrepancy_pairs"]
+
+BLOCK: Final = 20
+"""The rows of a binary hypercube of which a cell is kept in half."""
 
 
 @dataclass(frozen=True, eq=False)
 class PickFreezeMasks:
     """Masks of two designs, and of the first with one cell at a time taken from the second.
 
-    For N rows of K cells there are N (K + 2) masks: those of `first`, those of `second`, and for
-    each cell in turn those of `first` in which that cell is as in `second`.  Only the two designs
-    are held.
+    For each of N rows of K cells there are K + 2 masks, one row after the other: that of `first`,
+    that of `second`, and for each cell in turn that of `first` in which the cell is as in `second`.
+    Only the two designs are held.
 
     Attributes
     ----------
@@ -41,15 +46,15 @@ class PickFreezeMasks:
     def __len__(self) -> int:
         return len(self.first) * (math.prod(self.first.shape[1:]) + 2)
 
-    def make(self, start: int, stop: int) -> Array:
-        """Make some of the masks; see `Masks.make`."""
-        block, row = np.divmod(np.arange(len(self))[start:stop, None], len(self.first))
+    def form(self, start: int, stop: int) -> MaskForm:
+        """Describe some of the masks; see `Masks.form`."""
         first, second = (design.reshape(len(design), -1) for design in (self.first, self.second))
         cells = np.arange(first.shape[1])
-        of_second = (block == 1) | (block == cells + 2)
+        row, mixed = np.divmod(np.arange(len(self))[start:stop, None], len(cells) + 2)
+        of_second = (mixed == 1) | (mixed == cells + 2)
         grids = np.where(of_second, second[row, cells], first[row, cells])
         grids = grids.reshape(-1, *self.first.shape[1:])
-        return GridMasks(grids, self.size, self.how).make(0, len(grids))
+        return GridMasks(grids, self.size, self.how).form(0, len(grids))
 
 
 def low_discrepancy_pairs(samples: int, cells: int, seed: int) -> tuple[Array, Array]:
@@ -98,12 +103,16 @@ def low_discrepancy_pairs(samples: int, cells: int, seed: int) -> tuple[Array, A
 
 
 def binary_hypercube(samples: int, cells: int, seed: int) -> Array:
-    """Draw a Latin hypercube rounded to 0 and 1: each cell is kept in half of the rows.
+    """Draw Latin hypercubes of 20 rows rounded to 0 and 1: each cell is kept in half of the rows.
+
+    So a cell is kept in half of the first 20, 40, 60, ... rows too, and these are the same however
+    many there are.
 
     Parameters
     ----------
     samples : int
-        Rows; of an odd number each cell is kept in half of the others.
+        Rows; the last hypercube has what is left.  Of an odd number of rows each cell is kept in
+        half of the others.
     cells : int
         Columns, which are drawn independently.
     seed : int
@@ -118,5 +127,9 @@ def binary_hypercube(samples: int, cells: int, seed: int) -> Array:
     McKay, Beckman & Conover, "A comparison of three methods for selecting values of input variables
     in the analysis of output from a computer code", Technometrics 21, 1979.
     """
-    halves = np.arange(samples) % 2 == 1
-    return np.random.default_rng(seed).permuted(np.tile(halves, (cells, 1)), axis=1).T
+    rng = np.random.default_rng(seed)
+    drawn = []
+    for start in range(0, samples, BLOCK):
+        halves = np.arange(min(BLOCK, samples - start)) % 2 == 1
+        drawn.append(rng.permuted(np.tile(halves, (cells, 1)), axis=1).T)
+    return np.concatenate(drawn)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Final, Literal
 
 import numpy as np
@@ -13,24 +13,29 @@ from cnnviz_core.blurring import blurred
 from cnnviz_core.explainer import Maps
 from cnnviz_core.fills import filling
 from cnnviz_core.model import Array, Model, as_float
+from cnnviz_core.optimisers import RunningMean
 from cnnviz_core.parameters import Help, Range
+from cnnviz_core.perturb import check_positions
 from cnnviz_core.scoring import score
 from cnnviz_core.targets import Target
 from cnnviz_perturbation.descent import (
     Game,
     Jitter,
-    check_rank,
     descend,
     found,
-    momentum,
     passes_of_game,
 )
 from cnnviz_perturbation.smooth_masks import SmoothMax
 
 __all__ = ["ExtremalPerturbation", "area_gap"]
 
+_AREAS: Final = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
+
 _STRONGEST: Final = 20 / 224
 """The strongest blur, as a share of the longest axis."""
+
+_ALIKE: Final = 1e-4
+"""Values of a mask that differ by no more count as equal, lest rounding decide which are larger."""
 
 _FIRST: Final = 0.01
 """The weight of the area at the first step, as a share of that at the end."""
@@ -49,8 +54,10 @@ class ExtremalPerturbation:
 
     Parameters
     ----------
-    area : float
-        The area, as a share of the picture.
+    area : float, "all" or ndarray (A,)
+        The area, as a share of the picture.  Of several a mask is sought for each, all at once;
+        "all" are 0.05, 0.1, 0.2, 0.4, 0.6 and 0.8.  The raw map is then the mean of the masks: the
+        smaller the areas in which a pixel is shown, the larger.
     variant : {"preserve", "delete", "dual"}
         Whether the mask is what alone is shown, so that the score stays; what is taken away, so
         that it falls; or both at once.
@@ -82,10 +89,17 @@ class ExtremalPerturbation:
     Notes
     -----
     Scores count as shares: 0 is the score of the wholly perturbed picture, 1 that of the picture,
-    so that one weight of the area fits every network and target; the paper's are for logits, of
-    which a share is about a fifteenth.  The area is measured over the picture, in the authors' code
-    over a margin around it too; and instead of their mirrored views, which not every network takes
-    for the same, the picture is jittered.
+    so that one weight of the area fits every network and target.  The authors' code weighs it for
+    logits, of which a share is about a fifteenth: from 300, by 1.0035 at each of 800 steps, to
+    4900, which is 327 for shares.  It starts at a sixteenth of that at the end, so its masks shrink
+    sooner; here the network has longer to say what may go first.  The area is measured over the
+    picture, in the authors' code over a margin around it too; pivots lie in the middle of their
+    cells, there at a corner; and instead of their mirrored views, which not every network takes for
+    the same, the picture is jittered.
+
+    Masks move until the weight of the area is near its end, so nothing is gained by stopping early.
+    Differences of rounding grow on the way: on another machine a mask may differ in places, at the
+    same area and about the same score.
 
     References
     ----------
@@ -94,7 +108,9 @@ class ExtremalPerturbation:
     """
 
     area: Annotated[
-        float, Range(0, 1, open_low=True, open_high=True), Help("the mask's share of the picture")
+        float | Literal["all"] | Array,
+        Range(0, 1, open_low=True, open_high=True),
+        Help("the mask's share of the picture; several: an array, or all, from 0.05 to 0.8"),
     ] = 0.1
     variant: Annotated[
         Literal["preserve", "delete", "dual"],
@@ -124,7 +140,7 @@ class ExtremalPerturbation:
 
     def passes(self, model: Model, x: Array) -> int:
         """Say how many forward passes one sample takes, a backward pass counted as two."""
-        return passes_of_game(self.variant, self.steps)
+        return passes_of_game(self.variant, self.steps, len(self._areas()))
 
     def explain(self, model: Model, x: Array, targets: Sequence[Target]) -> Maps:
         """Explain the targets' scores on a batch.
@@ -144,7 +160,8 @@ class ExtremalPerturbation:
             With the raw map (N, H, W), of all axes but the last, in [0, 1], and the extras
             "score_kept" and "score_without" (N,), the scores where only the mask is shown and where
             it is taken away; "area" (N,), the mask's mean; and "loss" (N, steps), in which the area
-            has the weight of its step.
+            has the weight of its step.  Of several areas these have an axis more, (N, A) and
+            (N, A, steps), and there are "masks" (N, A, H, W) and "areas" (N, A), those asked for.
 
         Raises
         ------
@@ -152,10 +169,11 @@ class ExtremalPerturbation:
             If the samples have no axis to mask, or a fill that is an array does not fit them.
         """
         x = as_float(x)
-        check_rank(x)
-        size = x.shape[1:-1]
+        check_positions(x)
+        size, areas = x.shape[1:-1], self._areas()
         seen = score(model, x, targets)
         game = Game.of(model, seen, self._levels(x), self.variant, self.batch_size)
+        game = game.repeated(len(areas))
         spacing = self.spacing or max(1, round(max(size) / 32))
         masks = SmoothMax(size, spacing, self.width * spacing)
         rng = np.random.default_rng(self.seed)
@@ -164,15 +182,23 @@ class ExtremalPerturbation:
         def slope(grids: Array, taken: int) -> tuple[Array, Array]:
             evidence, back = masks.make(grids)
             lost, by_evidence = game.play(evidence, Jitter.draw(rng, x.shape[1:], most, 0.0))
-            gap, by_gap = area_gap(evidence, self.area)
+            gap, by_gap = area_gap(evidence, np.tile(areas, len(x)))
             weight = self.penalty * _FIRST ** (1 - taken / self.steps)
             return lost + weight * gap, back(by_evidence + weight * by_gap)
 
-        start = np.ones((len(x), *masks.cells), x.dtype)
+        start = np.ones((len(x) * len(areas), *masks.cells), x.dtype)
         grids, losses = descend(
-            start, slope, momentum(self.rate), self.steps, what="extremal perturbation"
+            start, slope, RunningMean(self.rate), self.steps, what="extremal perturbation"
         )
-        return found(game, seen, masks.make(grids)[0], losses)
+        maps = found(game, seen, masks.make(grids)[0], losses)
+        return (
+            maps if isinstance(self.area, float) else _together(maps, np.tile(areas, (len(x), 1)))
+        )
+
+    def _areas(self) -> Array:
+        """Give the areas of the masks of a sample: (A,)."""
+        given = _AREAS if isinstance(self.area, str) else self.area
+        return np.atleast_1d(np.asarray(given, dtype=np.float64)).ravel()
 
     def _levels(self, x: Array) -> Array:
         """Give the batch from wholly perturbed to untouched: (L, N, *size, C)."""
@@ -187,15 +213,23 @@ class ExtremalPerturbation:
         return np.stack([np.stack([np.broadcast_to(h, x.shape[1:]) for h in hidden]), x])
 
 
-def area_gap(masks: Array, area: float) -> tuple[Array, Array]:
+def _together(maps: Maps, areas: Array) -> Maps:
+    """Put the masks of several areas (N, A) together, those of a sample in a row."""
+    extras = {"masks": maps.raw, **maps.extras}
+    split = {k: v.reshape(*areas.shape, *v.shape[1:]) for k, v in extras.items()}
+    raw = split["masks"].mean(axis=1)
+    return replace(maps, raw=raw, extras={**split, "areas": areas.astype(raw.dtype)})
+
+
+def area_gap(masks: Array, area: float | Array) -> tuple[Array, Array]:
     """Measure how far masks are from being ones on a given area and zeros elsewhere.
 
     Parameters
     ----------
     masks : ndarray (N, *size)
         In [0, 1].
-    area : float
-        The area, as a share of the positions.
+    area : float or ndarray (N,)
+        The area, for all masks or for each, as a share of the positions.
 
     Returns
     -------
@@ -210,11 +244,13 @@ def area_gap(masks: Array, area: float) -> tuple[Array, Array]:
     """
     flat = masks.reshape(len(masks), -1)
     count = flat.shape[1]
-    ones = round(area * count)
-    ranked = np.sort(flat, axis=1)
-    gap = ((ranked - (np.arange(count) >= count - ones)) ** 2).mean(1)
-    least = ranked[:, [min(count - ones, count - 1)]]
-    above, tied = flat > least, flat == least
-    left = (ones - above.sum(1, keepdims=True)) / tied.sum(1, keepdims=True)
-    off = flat - above - tied * left
-    return gap, (2 / count * off).reshape(masks.shape).astype(masks.dtype)
+    ones = np.broadcast_to(np.rint(area * count).astype(int), len(flat))
+    # The least of the largest values, as many as are to be ones.
+    last = [min(count - n, count - 1) for n in ones]
+    least = np.stack([np.partition(row, k)[[k]] for row, k in zip(flat, last, strict=True)])
+    above, tied = flat > least + _ALIKE, np.abs(flat - least) <= _ALIKE
+    left = ones[:, None] - above.sum(1, keepdims=True)
+    # Of equal values each counts as a one to the same part.
+    part = above + tied * (left / tied.sum(1, keepdims=True))
+    gap = (flat**2 - part * (2 * flat - 1)).mean(1)
+    return gap, (2 / count * (flat - part)).reshape(masks.shape).astype(masks.dtype)

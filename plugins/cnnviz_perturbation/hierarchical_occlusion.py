@@ -13,10 +13,11 @@ import numpy as np
 from cnnviz_core.explainer import Maps, Presentation
 from cnnviz_core.fills import Fill
 from cnnviz_core.model import Array, Model
+from cnnviz_core.pace import BatchSize
 from cnnviz_core.parameters import Help, Range
 from cnnviz_core.scoring import score
 from cnnviz_core.targets import Target
-from cnnviz_perturbation.cells import each_sample, grid_of
+from cnnviz_perturbation.cells import each_scored, grid_of
 
 __all__ = ["HierarchicalOcclusion", "owen_values"]
 
@@ -54,8 +55,8 @@ class HierarchicalOcclusion:
         array that broadcasts to a sample.
     seed : int
         For a fill of noise.
-    batch_size : int
-        How many subsets of the cells go through the network at once.
+    batch_size : int or "auto"
+        How many subsets of the cells go through the network at once; "auto" measures what pays.
 
     Notes
     -----
@@ -75,7 +76,9 @@ class HierarchicalOcclusion:
     cells: Annotated[int, Range(1), Help("cells along each axis")] = 16
     fill: Annotated[Fill, Help("what is shown in the place of cells that are taken away")] = "mean"
     seed: Annotated[int, Range(0), Help("for a fill of noise")] = 0
-    batch_size: Annotated[int, Range(1), Help("subsets that go through the network at once")] = 16
+    batch_size: Annotated[
+        BatchSize, Range(1), Help("subsets that go through the network at once")
+    ] = 16
 
     needs: ClassVar[frozenset[str]] = frozenset()
 
@@ -107,7 +110,7 @@ class HierarchicalOcclusion:
         raw = np.zeros(x.shape[:-1], dtype=dtype)
         grid = grid_of(x.shape[1:-1], self.cells)
         values = np.zeros((len(x), int(np.prod(grid))), dtype=dtype)
-        for rows, scored in each_sample(
+        for rows, scored in each_scored(
             model,
             x,
             whole.targets,

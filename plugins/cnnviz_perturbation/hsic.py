@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated, ClassVar, Final, Literal
 
 import numpy as np
@@ -14,10 +13,14 @@ from cnnviz_core.explainer import Maps
 from cnnviz_core.fills import Fill
 from cnnviz_core.masks import GridMasks
 from cnnviz_core.model import Array, Model
+from cnnviz_core.pace import BatchSize
 from cnnviz_core.parameters import Help, Range
+from cnnviz_core.perturb import check_positions
+from cnnviz_core.sampling import Tolerance, check_points
 from cnnviz_core.targets import Target
-from cnnviz_perturbation.designs import binary_hypercube
-from cnnviz_perturbation.sensitivity import Upsampling, Work, grid_of, sensitivity_maps
+from cnnviz_perturbation.cells import grid_of
+from cnnviz_perturbation.designs import BLOCK, binary_hypercube
+from cnnviz_perturbation.sensitivity import Design, Upsampling, Work, sensitivity_maps
 
 __all__ = ["HSIC"]
 
@@ -52,10 +55,14 @@ class HSIC:
         as the authors have them, or blended into each other.
     fill : float, str or ndarray
         What a cell is replaced by; see `cnnviz_core.fills.Fill`.  The authors take 0.
+    tolerance : float or None
+        Stop as soon as the largest standard error of a map is at most this share of the map's
+        range, and not before 100 samples; None takes all samples.  What chance gives is the same
+        for all cells, and not counted.
     seed : int
         For the masks and a fill that is drawn.
-    batch_size : int
-        How many masks go through the network at once.
+    batch_size : int or "auto"
+        How many masks go through the network at once; "auto" measures what pays.
 
     References
     ----------
@@ -75,8 +82,11 @@ class HSIC:
         "nearest"
     )
     fill: Annotated[Fill, Help("what a cell is replaced by: a value, mean, blur or noise")] = 0.0
+    tolerance: Tolerance = None
     seed: Annotated[int, Range(0), Help("for the masks")] = 0
-    batch_size: Annotated[int, Range(1), Help("masks that go through the network at once")] = 16
+    batch_size: Annotated[
+        BatchSize, Range(1), Help("masks that go through the network at once")
+    ] = 16
 
     needs: ClassVar[frozenset[str]] = frozenset()
 
@@ -99,23 +109,29 @@ class HSIC:
             shape "standard_error", by the infinitesimal jackknife over the runs for the given
             bandwidth, and "chance", what a cell that does not matter shows on average: the mean of
             the criterion over all orders in which the scores could have come.  All are 0 where the
-            score did not vary.
+            score did not vary.  Besides, "samples" (N,), the runs that were used, and "history"
+            (N, 32, 2), for `cnnviz_core.sampling.convergence`.
 
         Raises
         ------
         ArrayError
             If the samples have no axis to be cut into cells.
         """
-        grid = grid_of(x, self.cells)
+        check_positions(x)
+        grid = grid_of(x.shape[1:-1], self.cells)
         kept = binary_hypercube(self.samples, math.prod(grid), self.seed)
         masks = GridMasks(kept.reshape(-1, *grid), x.shape[1:-1], self.upsample)
-        work = Work(self.fill, self.seed, self.batch_size, self.upsample, "HSIC")
-        return sensitivity_maps(
-            model, x, targets, masks, partial(self._dependence, kept), grid, work
+        design = Design(
+            masks,
+            grid,
+            lambda scores: self._dependence(kept[: len(scores)], scores),
+            check_points(self.samples, first=BLOCK, step=BLOCK),
         )
+        work = Work(self.fill, self.seed, self.batch_size, self.upsample, self.tolerance, "HSIC")
+        return sensitivity_maps(model, x, targets, design, work)
 
     def passes(self, model: Model, x: Array) -> int:
-        """Give the forward passes for one sample."""
+        """Give the forward passes for one sample; with a tolerance the most there can be."""
         return self.samples + 1
 
     def _dependence(self, kept: Array, scores: Array) -> Mapping[str, Array]:
@@ -131,7 +147,7 @@ class HSIC:
         terms = 2 * centred * (product - product.mean(0))
         spread = 2 * (centred**2).sum(0) * (p - total / p)
         return {
-            "index": terms.sum(0) / (p - 1) ** 2,
+            "value": terms.sum(0) / (p - 1) ** 2,
             "standard_error": 2 * np.sqrt(p * terms.var(0)) / (p - 1) ** 2,
             "chance": spread / (p - 1) ** 3,
         }

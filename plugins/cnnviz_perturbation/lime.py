@@ -10,7 +10,9 @@ import numpy as np
 
 from cnnviz_core.explainer import Maps
 from cnnviz_core.model import Array, Model
+from cnnviz_core.pace import BatchSize
 from cnnviz_core.parameters import Help, Range
+from cnnviz_core.sampling import Refit, Tolerance, by_target, check_points, sampled
 from cnnviz_core.targets import Target
 from cnnviz_perturbation.coalitions import Game, Hidden, Setting, explain_segments
 from cnnviz_perturbation.segmenting import Segmentation
@@ -47,10 +49,14 @@ class LIME:
         What is shown in the place of a segment: a value in the network's own input range, the
         sample's mean colour, the sample blurred, noise of its channels' mean and spread, the
         segment's own mean colour (the authors' choice), or an array that broadcasts to a sample.
+    tolerance : float or None
+        Stop as soon as the largest standard error of a map is at most this share of the map's
+        range, and not before 100 samples; None takes all samples.  Of fewer samples the penalty
+        makes the coefficients somewhat smaller.
     seed : int
         Of all draws.  Every sample of a batch gets the same ones.
-    batch_size : int
-        How many samples go through the network at once.
+    batch_size : int or "auto"
+        How many samples go through the network at once; "auto" measures what pays.
 
     References
     ----------
@@ -71,8 +77,11 @@ class LIME:
         int | None, Range(1), Help("segments that the linear model may use; none: all of them")
     ] = None
     fill: Annotated[Hidden, Help("what is shown in the place of a segment")] = "mean"
+    tolerance: Tolerance = None
     seed: Annotated[int, Range(0), Help("of all draws")] = 0
-    batch_size: Annotated[int, Range(1), Help("samples that go through the network at once")] = 16
+    batch_size: Annotated[
+        BatchSize, Range(1), Help("samples that go through the network at once")
+    ] = 16
 
     needs: ClassVar[frozenset[str]] = frozenset()
 
@@ -96,8 +105,10 @@ class LIME:
             the share of the scores' weighted variance that the linear model explains;
             "standard_error" (N, H, W), how far the coefficient would scatter under other draws, by
             the jackknife: the regression without each sample in turn, on the segments that were
-            chosen (0 for others; NaN without more samples than coefficients); and "segments"
-            (N, H, W), the number of each pixel's segment.
+            chosen (0 for others; NaN without more samples than coefficients); "samples" (N,), to
+            how many the linear model was fitted; "history" (N, 32, 2), for
+            `cnnviz_core.sampling.convergence`; and "segments" (N, H, W), the number of each pixel's
+            segment.
 
         Raises
         ------
@@ -110,7 +121,7 @@ class LIME:
         return explain_segments(model, x, targets, setting, self._fitted)
 
     def passes(self, model: Model, x: Array) -> int:
-        """Give the forward passes for one sample."""
+        """Give the forward passes for one sample; with a tolerance the most there can be."""
         return self.samples
 
     def _fitted(self, game: Game) -> Mapping[str, Array]:
@@ -120,8 +131,15 @@ class LIME:
         kept[0] = True
         distance = 1 - np.sqrt(kept.mean(1))
         weights = np.sqrt(np.exp(-(distance**2) / self.kernel_width**2))
-        fits = [self._fit(kept.astype(float), y, weights) for y in game.scores(kept[1:])]
-        return {name: np.array([fit[name] for fit in fits]) for name in fits[0]}
+        z = kept.astype(float)
+        found = sampled(
+            game.scored(kept),
+            Refit(by_target(lambda y: self._fit(z[: len(y)], y, weights[: len(y)]))),
+            # Of no more samples than coefficients no standard error is known.
+            check_points(self.samples, first=max(16, game.players + 2)),
+            self.tolerance,
+        )
+        return found.named(game.whole.dtype)
 
     def _fit(self, z: Array, y: Array, weights: Array) -> dict[str, Array]:
         """Fit one target's linear model, and say how well and how surely."""
@@ -137,7 +155,7 @@ class LIME:
             values[chosen] = model.fit(z[:, chosen], y, sample_weight=weights).coef_
             spread[chosen] = _standard_error(z[:, chosen], y - z @ values, weights, self.alpha)
         return {
-            "values": values,
+            "value": values,
             "standard_error": spread,
             "intercept": mean - middle @ values,
             "r2": r2_score(y, z @ values, sample_weight=weights),

@@ -11,14 +11,14 @@ import numpy as np
 from cnnviz_core.explainer import Maps
 from cnnviz_core.fills import filling
 from cnnviz_core.model import Array, Model, as_float
+from cnnviz_core.optimisers import Adam
 from cnnviz_core.parameters import Help, Range
+from cnnviz_core.perturb import check_positions
 from cnnviz_core.scoring import score
 from cnnviz_core.targets import Target
 from cnnviz_perturbation.descent import (
     Game,
     Jitter,
-    adam,
-    check_rank,
     descend,
     found,
     passes_of_game,
@@ -77,11 +77,20 @@ class MeaningfulPerturbation:
     -----
     The paper minimises the probability of a class, which may be asked for as the target
     (`cnnviz_core.targets.ClassProbability`); a class score is a logit, which has no end below, and
-    the share makes it one of a scale.  Its weights are given for sums over 28 x 28 cells and
-    probabilities; here the penalties are means over cells.  It starts from a centred disk that
-    removes most of the score; here everything is evidence at first, which favours no place.  The
-    evidence shrinks until the score answers, so a probability that is all but 1 may be asked for
-    too.
+    the share makes it one of a scale.  The cells, the mask's blur (5 pixels of 224), `beta`,
+    `steps` and `rate` are those of the authors' code.  Its prices are for sums over 28 x 28 cells,
+    here they are for means: ``l1=0.078`` and ``tv=7.84`` are the authors' (0.0001 and 0.01 a cell),
+    for a probability.
+
+    In the place of what is taken away the authors show the picture blurred by 10 pixels of 224;
+    "blur" is stronger here, as for all methods (`cnnviz_core.fills.Fill`), and a picture that was
+    blurred otherwise may be given as an array.  They move the picture by 0 to 3 pixels, here it is
+    moved by up to `jitter` each way; and noise, where it is asked for, they add to the mask, here
+    it is added to the picture.
+
+    It starts in the paper from a centred disk that removes most of the score; here everything is
+    evidence at first, which favours no place.  The evidence shrinks until the score answers, so a
+    probability that is all but 1 may be asked for too.
 
     References
     ----------
@@ -141,7 +150,7 @@ class MeaningfulPerturbation:
             If the samples have no axis to mask, or a fill that is an array does not fit them.
         """
         x = as_float(x)
-        check_rank(x)
+        check_positions(x)
         size = x.shape[1:-1]
         seen = score(model, x, targets)
         hidden = np.stack([np.broadcast_to(self._fill(sample), sample.shape) for sample in x])
@@ -163,7 +172,7 @@ class MeaningfulPerturbation:
 
         start = np.ones((len(x), *cells), x.dtype)
         grids, losses = descend(
-            start, slope, adam(self.rate), self.steps, what="meaningful perturbation"
+            start, slope, Adam(self.rate), self.steps, what="meaningful perturbation"
         )
         return found(game, seen, masks.make(grids)[0], losses)
 
@@ -188,6 +197,10 @@ def total_variation(grids: Array, beta: float) -> tuple[Array, Array]:
         The sum over neighbours of ``abs(difference) ** beta``, by the number of cells.
     gradient : ndarray (N, *cells)
         With 0 for the derivative of ``abs`` at 0.
+
+    Notes
+    -----
+    The authors' code takes the length of both differences at a cell to that power.
 
     References
     ----------

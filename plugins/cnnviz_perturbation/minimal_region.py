@@ -11,11 +11,11 @@ import numpy as np
 from cnnviz_core.explainer import Maps
 from cnnviz_core.fills import Fill
 from cnnviz_core.model import Array, Model
+from cnnviz_core.pace import BatchSize
 from cnnviz_core.parameters import Help, Range
-from cnnviz_core.scoring import score
 from cnnviz_core.targets import Target
-from cnnviz_perturbation.answers import Answer, Criterion, answers, judged, pruned
-from cnnviz_perturbation.cells import each_sample, grid_of
+from cnnviz_perturbation.answers import Answer, Criterion, Region, pruned, region_maps
+from cnnviz_perturbation.cells import grid_of
 
 __all__ = ["MinimalSufficientRegion"]
 
@@ -50,8 +50,8 @@ class MinimalSufficientRegion:
         array that broadcasts to a sample.
     seed : int
         For a fill of noise.
-    batch_size : int
-        How many subsets of the cells go through the network at once.
+    batch_size : int or "auto"
+        How many subsets of the cells go through the network at once; "auto" measures what pays.
 
     Notes
     -----
@@ -78,7 +78,9 @@ class MinimalSufficientRegion:
     cells: Annotated[int, Range(1), Help("cells along each axis")] = 8
     fill: Annotated[Fill, Help("what is shown in the place of cells that are removed")] = "mean"
     seed: Annotated[int, Range(0), Help("for a fill of noise")] = 0
-    batch_size: Annotated[int, Range(1), Help("subsets that go through the network at once")] = 16
+    batch_size: Annotated[
+        BatchSize, Range(1), Help("subsets that go through the network at once")
+    ] = 16
 
     needs: ClassVar[frozenset[str]] = frozenset()
 
@@ -110,29 +112,19 @@ class MinimalSufficientRegion:
         TargetError
             If the criterion is "class", and a target is not about one.
         """
-        whole = score(model, x, targets)
-        raw = np.zeros(x.shape[:-1], dtype=whole.scores.dtype)
-        region = np.zeros(raw.shape, dtype=bool)
-        cells, found = np.zeros(len(x), dtype=int), np.zeros(len(x), dtype=bool)
-        scores = np.zeros(len(x), dtype=raw.dtype)
-        for rows, scored in each_sample(
+        return region_maps(
             model,
             x,
-            judged(whole.targets, self.criterion),
+            targets,
+            _least,
+            criterion=self.criterion,
+            threshold=self.threshold,
             cells=self.cells,
             fill=self.fill,
             seed=self.seed,
             batch_size=self.batch_size,
             what="minimal sufficient region",
-        ):
-            asked = answers(scored, len(rows), self.criterion, self.threshold)
-            for k, (row, answer) in enumerate(zip(rows, asked, strict=True)):
-                order, kept = _least(answer, scored.number)
-                raw[row], region[row] = order[scored.cells], kept[scored.cells]
-                scores[row] = scored(kept[None])[0, k]
-                cells[row], found[row] = kept.sum(), answer.sign != 0
-        extras = {"region": region, "cells": cells, "score": scores, "found": found}
-        return Maps(raw=raw, scores=whole.scores, targets=whole.targets, extras=extras)
+        )
 
     def passes(self, model: Model, x: Array) -> int:
         """Give the most forward passes that one sample can take; far fewer are usual."""
@@ -140,16 +132,16 @@ class MinimalSufficientRegion:
         return 3 + n * (n + 1) // 2 + n.bit_length()
 
 
-def _least(answer: Answer, number: int) -> tuple[Array, Array]:
-    """Give each cell's place in the order of removal, with its sign, and which cells are left."""
+def _least(answer: Answer, number: int) -> Region:
+    """Remove cells while the answer stays; one that the fill alone gives needs no cell."""
     none = np.zeros(number, dtype=bool)
 
     def stays(values: Array) -> Array:
         return values >= answer.level
 
     if not answer.sign or stays(answer.value(none[None]))[0]:
-        return np.zeros(number), none
+        return Region(np.zeros(number), none, none, bool(answer.sign))
     removed, rest = pruned(answer.value, stays, ~none)
     order = np.ones(number)
     order[removed] = np.arange(len(removed)) / (2 * max(len(removed), 1))
-    return answer.sign * order, rest
+    return Region(order, rest, rest, True)

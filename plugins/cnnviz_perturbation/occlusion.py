@@ -8,13 +8,13 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 
-from cnnviz_core.errors import ArrayError
 from cnnviz_core.explainer import Maps
 from cnnviz_core.fills import Fill, filling
 from cnnviz_core.masks import WindowMasks
 from cnnviz_core.model import Array, Model
+from cnnviz_core.pace import BatchSize
 from cnnviz_core.parameters import Help, Range
-from cnnviz_core.perturb import distinct_samples, scored_batches
+from cnnviz_core.perturb import check_positions, each_sample, score_masked
 from cnnviz_core.scoring import score
 from cnnviz_core.targets import Target
 from cnnviz_core.windows import Shape, Windows
@@ -48,8 +48,8 @@ class Occlusion:
         What is shown under the window; see `cnnviz_core.fills.Fill`.
     seed : int
         For the fill "noise".
-    batch_size : int
-        How many windows go through the network at once.
+    batch_size : int or "auto"
+        How many windows go through the network at once; "auto" measures what pays.
 
     References
     ----------
@@ -73,7 +73,9 @@ class Occlusion:
         ),
     ] = "mean"
     seed: Annotated[int, Range(0), Help("for the fill noise")] = 0
-    batch_size: Annotated[int, Range(1), Help("windows that go through the network at once")] = 16
+    batch_size: Annotated[
+        BatchSize, Range(1), Help("windows that go through the network at once")
+    ] = 16
 
     needs: ClassVar[frozenset[str]] = frozenset()
 
@@ -104,20 +106,21 @@ class Occlusion:
         ParameterError
             If the stride is so large that some pixels would not be covered.
         """
-        if x.ndim < 3:
-            raise ArrayError(
-                f"a batch of the shape {x.shape} was given",
-                "(N, H, W, C), or (N, L, C) or (N, D, H, W, C)",
-                "pass pictures, signals or volumes",
-            )
+        check_positions(x)
         windows = self._windows(x)
         whole = score(model, x, targets)
         raw = np.empty(x.shape[:-1], dtype=whole.scores.dtype)
         drops = np.empty((len(x), len(windows)), dtype=whole.scores.dtype)
-        for rows in distinct_samples(x):
-            asked = [whole.targets[row] for row in rows]
-            what = f"occlusion, picture {rows[0] + 1} of {len(x)}"
-            covered = self._scores(model, x[rows[0]], asked, windows, what)
+        for rows, sample, what in each_sample(x, "occlusion"):
+            covered = score_masked(
+                model,
+                sample,
+                [whole.targets[row] for row in rows],
+                WindowMasks(windows),
+                filling(sample, self.fill, self.seed),
+                batch_size=self.batch_size,
+                what=what,
+            )
             drops[rows] = whole.scores[rows, None] - covered
             raw[rows] = windows.mean(drops[rows])
         return Maps(
@@ -134,18 +137,3 @@ class Occlusion:
     def _windows(self, x: Array) -> Windows:
         """Lay the windows over the samples of a batch."""
         return Windows.over(x.shape[1:-1], self.window, self.stride, self.shape)
-
-    def _scores(
-        self, model: Model, x: Array, targets: Sequence[Target], windows: Windows, what: str
-    ) -> Array:
-        """Score one sample by several targets under each window: (T, windows)."""
-        scored = scored_batches(
-            model,
-            x,
-            targets,
-            WindowMasks(windows),
-            filling(x, self.fill, self.seed),
-            batch_size=self.batch_size,
-            what=what,
-        )
-        return np.concatenate([scores for _, scores in scored], axis=1)

@@ -8,14 +8,22 @@ from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
-from cnnviz_core.errors import ArrayError
 from cnnviz_core.explainer import Maps, Presentation
 from cnnviz_core.fills import Fill, filling
 from cnnviz_core.model import Array, Model
+from cnnviz_core.pace import BatchSize
 from cnnviz_core.parameters import Help, Range
-from cnnviz_core.perturb import distinct_samples, scored_batches
+from cnnviz_core.perturb import check_positions, each_sample, scored_batches
 from cnnviz_core.random_masks import RandomGrids
-from cnnviz_core.sampling import POINTS, Estimate, ProductMean, RatioMean, Sampled, sampled
+from cnnviz_core.sampling import (
+    Estimate,
+    ProductMean,
+    RatioMean,
+    Sampled,
+    Tolerance,
+    check_points,
+    sampled,
+)
 from cnnviz_core.scoring import score
 from cnnviz_core.targets import Target
 
@@ -53,11 +61,11 @@ class RISE:
         Whether to divide by the sum of the masks that were drawn, or by its expectation.
     tolerance : float or None
         Stop as soon as the largest standard error of a map is at most this share of the map's
-        range, and not before 100 masks; None draws all masks.
+        range, and not before 100 samples; None takes all samples.
     seed : int
         For NumPy's generator.
-    batch_size : int
-        How many masks go through the network at once.
+    batch_size : int or "auto"
+        How many masks go through the network at once; "auto" measures what pays.
 
     References
     ----------
@@ -77,13 +85,11 @@ class RISE:
         Literal["drawn", "expected"],
         Help("divide by the masks that were drawn, or by their expectation as the paper does"),
     ] = "drawn"
-    tolerance: Annotated[
-        float | None,
-        Range(0, open_low=True),
-        Help("stop at this standard error, as a share of the map's range; none: draw all masks"),
-    ] = None
+    tolerance: Tolerance = None
     seed: Annotated[int, Range(0), Help("seed of the masks")] = 0
-    batch_size: Annotated[int, Range(1), Help("masks that go through the network at once")] = 16
+    batch_size: Annotated[
+        BatchSize, Range(1), Help("masks that go through the network at once")
+    ] = 16
 
     needs: ClassVar[frozenset[str]] = frozenset()
 
@@ -111,29 +117,20 @@ class RISE:
         ArrayError
             If the samples have no axis for a mask to lie along, or a fill does not fit them.
         """
-        if x.ndim < 3:
-            raise ArrayError(
-                f"a batch of the shape {x.shape} was given",
-                "(N, H, W, C), or (N, L, C) or (N, D, H, W, C)",
-                "pass pictures, signals or volumes",
-            )
+        check_positions(x)
         whole = score(model, x, targets)
-        raw = np.empty(x.shape[:-1], dtype=whole.scores.dtype)
-        error = np.empty_like(raw)
-        samples = np.empty(len(x), int)
-        history = np.empty((len(x), POINTS, 2))
-        for rows in distinct_samples(x):
-            asked = [whole.targets[row] for row in rows]
-            what = f"rise, picture {rows[0] + 1} of {len(x)}"
-            found = self._sampled(model, x[rows[0]], asked, what)
-            raw[rows], error[rows] = found.value, found.standard_error
-            samples[rows], history[rows] = found.samples, found.history
+        found: dict[str, Array] = {}
+        for rows, sample, what in each_sample(x, "rise"):
+            seen = self._sampled(model, sample, [whole.targets[row] for row in rows], what)
+            for name, values in seen.named(whole.scores.dtype).items():
+                empty = np.empty((len(x), *values.shape[1:]), values.dtype)
+                found.setdefault(name, empty)[rows] = values
         return Maps(
-            raw=raw,
+            raw=found.pop("value"),
             scores=whole.scores,
             targets=whole.targets,
             presentation=Presentation(sign="relative"),
-            extras={"standard_error": error, "samples": samples, "history": history},
+            extras=found,
         )
 
     def passes(self, model: Model, x: Array) -> int:
@@ -153,4 +150,4 @@ class RISE:
             what=what,
         )
         estimate: Estimate = RatioMean() if self.normalise == "drawn" else ProductMean(self.keep)
-        return sampled(batches, estimate, self.samples, self.tolerance)
+        return sampled(batches, estimate, check_points(self.samples), self.tolerance)

@@ -6,31 +6,56 @@ score is the output.  How the output depends on each input is the cell's importa
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
 
-from cnnviz_core.errors import ArrayError
 from cnnviz_core.explainer import Maps
 from cnnviz_core.fills import Fill, filling
 from cnnviz_core.maps import resize
 from cnnviz_core.masks import Masks
 from cnnviz_core.model import Array, Model
-from cnnviz_core.perturb import distinct_samples, scored_batches
+from cnnviz_core.pace import BatchSize
+from cnnviz_core.perturb import each_sample, scored_batches
+from cnnviz_core.sampling import LEAST, Refit, by_target, sampled
 from cnnviz_core.scoring import score
 from cnnviz_core.targets import Target
 
-__all__ = ["Estimate", "Upsampling", "Work", "grid_of", "sensitivity_maps"]
-
-Estimate: TypeAlias = Callable[[Array], Mapping[str, Array]]
-"""Of the scores (M,) under all masks makes an "index" (K,) for each of K cells, and whatever else
-there is to say of each, by name."""
+__all__ = ["Design", "Upsampling", "Work", "sensitivity_maps"]
 
 Upsampling: TypeAlias = Literal["nearest", "bilinear"]
 """How a grid of cells is brought to a sample's size."""
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """Which masks there are, and what follows from the scores under them.
+
+    Attributes
+    ----------
+    masks : Masks
+        How much of each cell is kept, in every run.
+    grid : tuple of int
+        How many cells there are along each axis.
+    fit : callable
+        Of one sample's scores (n,) for one target, under the first n masks, makes a "value" (K,)
+        for each of K cells, its "standard_error", and whatever else there is to say of each.
+    points : sequence of int
+        After how many samples it is fitted, the last of them all.
+    each : int
+        How many masks make a sample.
+    least : int
+        The samples before which nothing is stopped.
+    """
+
+    masks: Masks
+    grid: tuple[int, ...]
+    fit: Callable[[Array], Mapping[str, Array]]
+    points: Sequence[int]
+    each: int = 1
+    least: int = LEAST
 
 
 @dataclass(frozen=True)
@@ -43,58 +68,26 @@ class Work:
         What is shown where a mask takes the sample away; one of `Fill`.
     seed : int
         For a fill that is drawn.
-    batch_size : int
-        How many masks go through the network at once.
+    batch_size : int or "auto"
+        How many masks go through the network at once; "auto" measures what pays.
     upsample : {"nearest", "bilinear"}
         How what is found of the cells is brought to the sample's size.
+    tolerance : float or None
+        The largest standard error at which to stop, as a share of the range of the cells' values.
     what : str
         What to call the work in the progress.
     """
 
     fill: Fill
     seed: int
-    batch_size: int
+    batch_size: BatchSize
     upsample: Upsampling
+    tolerance: float | None
     what: str
 
 
-def grid_of(x: Array, cells: int) -> tuple[int, ...]:
-    """Give how many cells there are along each axis of a batch's samples.
-
-    Parameters
-    ----------
-    x : ndarray (N, H, W, C), (N, L, C) or (N, D, H, W, C)
-        The batch.
-    cells : int
-        How many are wanted.
-
-    Returns
-    -------
-    tuple of int
-        As many as are wanted, or as an axis has positions if they are fewer.
-
-    Raises
-    ------
-    ArrayError
-        If the samples have no axis to be cut into cells.
-    """
-    if x.ndim < 3:
-        raise ArrayError(
-            f"a batch of the shape {x.shape} was given",
-            "(N, H, W, C), or (N, L, C) or (N, D, H, W, C)",
-            "pass pictures, signals or volumes",
-        )
-    return tuple(min(cells, extent) for extent in x.shape[1:-1])
-
-
 def sensitivity_maps(
-    model: Model,
-    x: Array,
-    targets: Sequence[Target],
-    masks: Masks,
-    estimate: Estimate,
-    grid: tuple[int, ...],
-    work: Work,
+    model: Model, x: Array, targets: Sequence[Target], design: Design, work: Work
 ) -> Maps:
     """Score every sample of a batch under the same masks, and map what follows for the cells.
 
@@ -106,39 +99,54 @@ def sensitivity_maps(
         The batch; of signals (N, L, C), of volumes (N, D, H, W, C).
     targets : sequence of Target
         One for each sample.
-    masks : Masks
-        The design: how much of each cell is kept, in every run.
-    estimate : callable
-        Makes the cells' indices of one sample's scores for one target; see `Estimate`.
-    grid : tuple of int
-        How many cells there are along each axis.
+    design : Design
+        The masks, and what follows from the scores under them.
     work : Work
         How the masks are put to the network.
 
     Returns
     -------
     Maps
-        With the index as raw map (N, H, W), and what else was estimated as extras of that shape.
+        With the cells' values as raw map (N, H, W), and what else was found as extras of that
+        shape, together with "samples" (N,) and "history" (N, 32, 2); see
+        `cnnviz_core.sampling.Sampled`.
     """
     whole = score(model, x, targets)
-    found: defaultdict[str, Array] = defaultdict(lambda: np.empty((len(x), *grid)))
-    for rows in distinct_samples(x):
-        sample = x[rows[0]]
+    found: dict[str, Array] = {}
+    for rows, sample, what in each_sample(x, work.what):
         batches = scored_batches(
             model,
             sample,
             [whole.targets[row] for row in rows],
-            masks,
+            design.masks,
             filling(sample, work.fill, work.seed),
             batch_size=work.batch_size,
-            what=f"{work.what}, picture {rows[0] + 1} of {len(x)}",
+            what=what,
         )
-        scores = np.concatenate([scores for _, scores in batches], axis=1, dtype=np.float64)
-        for row, of_row in zip(rows, scores, strict=True):
-            for name, values in estimate(of_row).items():
-                found[name][row] = values.reshape(grid)
+        seen = sampled(
+            batches,
+            Refit(by_target(design.fit)),
+            design.points,
+            work.tolerance,
+            each=design.each,
+            least=design.least,
+        )
+        for name, values in seen.named().items():
+            empty = np.empty((len(x), *values.shape[1:]), values.dtype)
+            found.setdefault(name, empty)[rows] = values
     shown = {
-        name: resize(values, x.shape[1:-1], work.upsample).astype(whole.scores.dtype)
+        name: _shown(values, design.grid, x.shape[1:-1], work.upsample).astype(whole.scores.dtype)
         for name, values in found.items()
+        if values.ndim == 2
     }
-    return Maps(raw=shown.pop("index"), scores=whole.scores, targets=whole.targets, extras=shown)
+    return Maps(
+        raw=shown.pop("value"),
+        scores=whole.scores,
+        targets=whole.targets,
+        extras={**shown, "samples": found["samples"], "history": found["history"]},
+    )
+
+
+def _shown(values: Array, grid: tuple[int, ...], size: tuple[int, ...], how: Upsampling) -> Array:
+    """Bring what was found of the cells (N, K) to the samples' size."""
+    return resize(values.reshape(-1, *grid), size, how)

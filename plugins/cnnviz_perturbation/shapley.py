@@ -12,6 +12,7 @@ import numpy as np
 from cnnviz_core.errors import ArrayError
 from cnnviz_core.explainer import Maps
 from cnnviz_core.model import Array, Model
+from cnnviz_core.pace import BatchSize
 from cnnviz_core.parameters import Help, Range
 from cnnviz_core.targets import Target
 from cnnviz_perturbation.coalitions import Game, Hidden, Setting, explain_segments
@@ -44,8 +45,8 @@ class ShapleyValues:
         segment's own mean colour, or an array that broadcasts to a sample.
     seed : int
         Of the noise, where that is the fill.
-    batch_size : int
-        How many coalitions go through the network at once.
+    batch_size : int or "auto"
+        How many coalitions go through the network at once; "auto" measures what pays.
 
     References
     ----------
@@ -59,9 +60,9 @@ class ShapleyValues:
     ] = "slic"
     fill: Annotated[Hidden, Help("what is shown in the place of a segment")] = "mean"
     seed: Annotated[int, Range(0), Help("of the noise, where that is the fill")] = 0
-    batch_size: Annotated[int, Range(1), Help("coalitions that go through the network at once")] = (
-        16
-    )
+    batch_size: Annotated[
+        BatchSize, Range(1), Help("coalitions that go through the network at once")
+    ] = 16
 
     needs: ClassVar[frozenset[str]] = frozenset()
 
@@ -122,10 +123,11 @@ def _values(game: Game) -> Mapping[str, Array]:
     """Weight the score of every coalition, for each segment by whether it is among them."""
     k = _checked(game.players)
     kept = (np.arange(1 << k)[::-1, None] >> np.arange(k) & 1).astype(bool)
-    scores = game.scores(kept[1:])
+    scores = np.concatenate([each for _, each in game.scored(kept)], axis=1)
     # As v(S) counts for i in S after an addition to S - i, and against i elsewhere before one.
     size = kept.sum(1)
     adds = np.array([0, *(1 / (s * comb(k, s)) for s in range(1, k + 1))])
     lacks = np.array([*(1 / ((k - s) * comb(k, s)) for s in range(k)), 0])
     weights = np.where(kept, adds[size, None], -lacks[size, None])
-    return {"values": scores @ weights, "base": scores[:, -1]}
+    value = scores.astype(np.float64) @ weights
+    return {"value": value.astype(scores.dtype), "base": scores[:, -1]}

@@ -7,11 +7,12 @@ turns the gradient of a loss by the masks into its gradient by the grids.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
-from typing import Final, Protocol, TypeAlias
+from itertools import combinations_with_replacement, product
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
@@ -97,6 +98,28 @@ def _multiplied(values: Array, matrices: Sequence[Array]) -> Array:
     return values
 
 
+class _Turned(NamedTuple):
+    """How the pixels of a cell look from a pivot, if they were seen from another one as far away.
+
+    Called with an array (2, *pixels, M) it gives a view of it.
+    """
+
+    axes: tuple[int, ...]
+    mirrored: tuple[slice, ...]
+
+    @classmethod
+    def of(cls, offset: tuple[int, ...]) -> _Turned:
+        """Tell it for a pivot so many cells away, from that at the ordered distances."""
+        exchanged = np.argsort(np.argsort(np.abs(offset), kind="stable"))
+        mirrored = (slice(None, None, -1 if cells < 0 else 1) for cells in offset)
+        axes = (0, *(exchanged + 1).tolist(), len(offset) + 1)
+        return cls(axes, (slice(None), *mirrored))
+
+    def __call__(self, values: Array) -> Array:
+        """See an array so."""
+        return values.transpose(self.axes)[self.mirrored]
+
+
 @dataclass(frozen=True)
 class SmoothMax:
     """Masks whose value is the smooth maximum of pivots, each weighted by how near it is.
@@ -116,7 +139,14 @@ class SmoothMax:
     width : float
         The kernel's width in pixels.  It reaches a spacing further, and is cut off there.
     temperature : float
-        Towards 0 the smooth maximum becomes the maximum.
+        Towards 0 the smooth maximum becomes the maximum.  ``exp(1 / temperature)`` must be a number
+        of the grids' type.
+
+    Notes
+    -----
+    Pivots at the same distance have the same exponentials, at mirrored or exchanged pixels of their
+    cells, so those of one pivot in five are made (of 15 in 81).  Pixels come first and cells last,
+    in one row with zeros between them: so a look at other pivots is a shift of the whole row.
 
     References
     ----------
@@ -140,56 +170,86 @@ class SmoothMax:
         return 1 + math.ceil(self.width / self.spacing)
 
     @cached_property
-    def kernels(self) -> Array:
-        """The weight of each pivot around a cell at each pixel in it: (*pivots, *pixels)."""
-        rank, pixels = len(self.size), np.arange(self.spacing) - (self.spacing - 1) / 2
-        pivots = self.spacing * np.arange(-self.reach, self.reach + 1)
-        along, axes = (pixels - pivots[:, None]) ** 2, range(2 * rank)
-        squares = sum(
-            along.reshape([along.shape[i // rank] if i % rank == axis else 1 for i in axes])
-            for axis in range(rank)
-        )
-        beyond = np.maximum(np.sqrt(squares) / self.width - _OFFSET, 0)
-        return np.exp(-2 * beyond**2)
+    def kernels(self) -> dict[tuple[int, ...], Array]:
+        """The weight of a pivot at each pixel of a cell: (*pixels), by how many cells away it is.
+
+        Distances along the axes are ordered; those of other pivots are mirrored or exchanged.
+        """
+        pixels = np.arange(self.spacing) - (self.spacing - 1) / 2
+        found = {}
+        for away in combinations_with_replacement(range(self.reach + 1), len(self.size)):
+            along = np.ix_(*((pixels - self.spacing * cells) ** 2 for cells in away))
+            beyond = np.maximum(np.sqrt(sum(along)) / self.width - _OFFSET, 0)
+            found[away] = np.exp(-2 * beyond**2)
+        return found
 
     def make(self, grids: Array) -> tuple[Array, Back]:
         """Make masks; see `SmoothMasks.make`."""
-        kernels = self.kernels.astype(grids.dtype)
-        highest = np.asarray(0, grids.dtype)
-        for _, _, near in self._weighted(grids, kernels):
-            highest = np.maximum(highest, near)
-        total, mass = np.zeros_like(highest), np.zeros_like(highest)
-        for _, _, near in self._weighted(grids, kernels):
-            share = np.exp((near - highest) / self.temperature)
-            total += share
-            mass += share * near
-        smooth = mass / total
+        row, inside = self._row(grids)
+        margin = inside[0]
+        inner = slice(margin, len(row) - margin)
+        pixels = (self.spacing,) * len(self.size)
+        # Of the shares that pivots have: their sum, and that of the shares times values.
+        sums = np.zeros((2, *pixels, len(row) - 2 * margin), row.dtype)
+        for around, kernel in self._kernels_of(row):
+            near = kernel * row
+            share = np.exp(near / self.temperature)
+            terms = np.stack([share, share * near])
+            for turned, shift in around:
+                sums += turned(terms)[..., inner.start + shift : inner.stop + shift]
+        total = sums[0]
+        smooth = sums[1] / total
 
         def back(gradient: Array) -> Array:
-            by_smooth = self._in_cells(gradient) / total
-            padded = np.zeros_like(self._padded(grids))
-            for window, kernel, near in self._weighted(grids, kernels):
-                share = np.exp((near - highest) / self.temperature)
-                by_near = by_smooth * share * (1 + (near - smooth) / self.temperature)
-                padded[window] += np.tensordot(by_near, kernel, len(self.size))
-            inner = (slice(self.reach, -self.reach),) * len(self.size)
-            return padded[:, *inner]
+            by_smooth = np.zeros_like(total)
+            by_smooth[..., inside - margin] = self._in_cells(gradient)
+            slopes = np.zeros((2, *pixels, len(row)), row.dtype)
+            slopes[1, ..., inner] = by_smooth / total / self.temperature
+            slopes[0, ..., inner] = by_smooth / total - slopes[1, ..., inner] * smooth
+            by_row = np.zeros_like(row)
+            for around, kernel in self._kernels_of(row):
+                seen = np.zeros_like(sums)
+                for turned, shift in around:
+                    view = turned(seen)
+                    view += slopes[..., inner.start - shift : inner.stop - shift]
+                near = kernel * row[inner]
+                seen[1] *= near
+                seen[0] += seen[1]
+                seen[0] *= np.exp(near / self.temperature)
+                by_row[inner] += np.tensordot(kernel[..., 0], seen[0], len(pixels))
+            return by_row[inside].reshape(grids.shape)
 
-        return self._as_pixels(smooth), back
+        return self._as_pixels(smooth[..., inside - margin]), back
 
-    def _padded(self, grids: Array) -> Array:
-        """Surround grids with zeros as far as a kernel reaches."""
-        return np.pad(grids, [(0, 0), *[(self.reach, self.reach)] * len(self.size)])
+    @cached_property
+    def _strides(self) -> tuple[int, ...]:
+        """How many places of a row it is from a cell to the next, along each axis."""
+        padded = [n + self.reach for n in self.cells]
+        return tuple(math.prod(padded[i + 1 :]) for i in range(len(padded)))
 
-    def _weighted(
-        self, grids: Array, kernels: Array
-    ) -> Iterator[tuple[tuple[slice, ...], Array, Array]]:
-        """Give for each pivot around a cell where it lies, its kernel and its weighted values."""
-        padded, rank = self._padded(grids), len(self.size)
-        for offset in product(range(2 * self.reach + 1), repeat=rank):
-            window = tuple(slice(o, o + n) for o, n in zip(offset, self.cells, strict=True))
-            pivots = padded[:, *window][(..., *[None] * rank)]
-            yield (slice(None), *window), kernels[offset], pivots * kernels[offset]
+    def _row(self, grids: Array) -> tuple[Array, Array]:
+        """Lay grids out in one row, with zeros as far as kernels reach; tell where they are."""
+        behind = [(0, 0), *[(0, self.reach)] * len(self.size)]
+        before = (self.reach * sum(self._strides), 0)
+        row, inside = (
+            np.pad(np.pad(values, behind).ravel(), before)
+            for values in (grids, np.ones(grids.shape, bool))
+        )
+        return row, np.flatnonzero(inside)
+
+    @cached_property
+    def _around(self) -> dict[tuple[int, ...], list[tuple[_Turned, int]]]:
+        """The pivots around a cell, by their ordered distances: how to see it, places of a row."""
+        found = defaultdict(list)
+        for offset in product(range(-self.reach, self.reach + 1), repeat=len(self.size)):
+            shift = sum(o * stride for o, stride in zip(offset, self._strides, strict=True))
+            found[tuple(sorted(map(abs, offset)))].append((_Turned.of(offset), shift))
+        return found
+
+    def _kernels_of(self, row: Array) -> Iterator[tuple[list[tuple[_Turned, int]], Array]]:
+        """Give the pivots around a cell that are as far away, with their kernel (*pixels, 1)."""
+        for away, kernel in self.kernels.items():
+            yield self._around[away], kernel[..., None].astype(row.dtype)
 
     def _margins(self) -> list[tuple[int, int]]:
         """How far the cells stand out beyond the mask along each axis, before and after."""
@@ -197,16 +257,18 @@ class SmoothMax:
         return [(n // 2, n - n // 2) for n in over]
 
     def _as_pixels(self, values: Array) -> Array:
-        """Lay the pixels of all cells (N, *cells, *pixels) out as a mask (N, *size)."""
+        """Lay the pixels of all cells (*pixels, N * cells) out as masks (N, *size)."""
         rank = len(self.size)
-        order = [0, *(axis for i in range(1, rank + 1) for axis in (i, i + rank))]
-        laid = values.transpose(order).reshape(-1, *(self.spacing * n for n in self.cells))
+        split = values.reshape(*values.shape[:rank], -1, *self.cells)
+        order = [rank, *(axis for i in range(rank) for axis in (rank + 1 + i, i))]
+        laid = split.transpose(order).reshape(-1, *(self.spacing * n for n in self.cells))
         inner = (slice(b, b + n) for (b, _), n in zip(self._margins(), self.size, strict=True))
         return laid[:, *inner]
 
     def _in_cells(self, values: Array) -> Array:
-        """Sort the pixels of masks (N, *size) into their cells (N, *cells, *pixels), 0 beyond."""
+        """Sort the pixels of masks (N, *size) into cells (*pixels, N * cells), 0 beyond."""
         rank = len(self.size)
         padded = np.pad(values, [(0, 0), *self._margins()])
         split = padded.reshape(-1, *(n for cells in self.cells for n in (cells, self.spacing)))
-        return split.transpose([0, *range(1, 2 * rank, 2), *range(2, 2 * rank + 1, 2)])
+        order = [*range(2, 2 * rank + 1, 2), 0, *range(1, 2 * rank, 2)]
+        return split.transpose(order).reshape(*(self.spacing,) * rank, -1)

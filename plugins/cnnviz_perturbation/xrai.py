@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, TypeAlias
+from typing import Annotated, ClassVar
 
 import numpy as np
 
-from cnnviz_core.errors import ArrayError, ParameterError
+from cnnviz_core.bounds import End, bounds_of
+from cnnviz_core.errors import ArrayError
 from cnnviz_core.explainer import Maps
-from cnnviz_core.model import INPUT, Array, Model, as_float
+from cnnviz_core.gradients import mean_gradient
+from cnnviz_core.model import Array, Model, as_float
 from cnnviz_core.parameters import Help, Range
-from cnnviz_core.perturb import distinct_samples
-from cnnviz_core.progress import advance
+from cnnviz_core.perturb import each_sample
 from cnnviz_core.scoring import score
-from cnnviz_core.targets import Target, cotangent_of
+from cnnviz_core.targets import Target
 from cnnviz_perturbation.growing import grown, overlapping_segments
 
 __all__ = ["XRAI"]
-
-End: TypeAlias = float | Array | None
-"""One value for all channels or one for each; None where it is not known."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +95,8 @@ class XRAI:
         ArrayError
             If the samples are no pictures.
         ParameterError
-            If only one of the two ends is given, or one that does not fit the input.
+            If only one of the two ends is given, one does not fit the input, or no value lies
+            between them.
         """
         if x.ndim != 4:
             raise ArrayError(
@@ -109,12 +108,12 @@ class XRAI:
         whole = score(model, x, targets)
         raw = np.empty(x.shape[:-1], dtype=whole.scores.dtype)
         regions, density = np.empty(raw.shape, dtype=int), np.empty_like(raw)
-        for rows in distinct_samples(x):
-            sample = x[rows[0]]
-            ends = _ends(sample, self.low, self.high)
+        bounds = bounds_of(self.low, self.high, x.shape[-1])
+        for rows, sample, what in each_sample(x, "xrai"):
+            least, most = bounds or ((float(sample.min()),), (float(sample.max()),))
+            ends = np.stack(np.broadcast_arrays(least, most))
             segments = overlapping_segments(_colours(sample, *ends), self.dilation)
             for row in rows:
-                what = f"xrai, picture {row + 1} of {len(x)}"
                 attribution = self._attribution(model, sample, whole.targets[row], ends, what)
                 regions[row] = grown(segments, attribution)
                 raw[row], density[row] = _shown(regions[row], attribution)
@@ -125,48 +124,20 @@ class XRAI:
         """Say how many forward passes one sample takes, a backward pass counted as two."""
         return 1 + 2 * 3 * self.steps
 
-    def _attribution(
-        self, model: Model, x: Array, target: Target, ends: tuple[Array, Array], what: str
-    ) -> Array:
-        """Average integrated gradients from two ends, summed over the channels: (H, W)."""
-        nodes, weights = np.polynomial.legendre.leggauss(self.steps)
-        line = [
-            (end, (t + 1) / 2, w / 4) for end in ends for t, w in zip(nodes, weights, strict=True)
-        ]
-        total = np.zeros(x.shape)
-        for start in range(0, len(line), self.batch_size):
-            part = line[start : start + self.batch_size]
-            points = np.stack([end + t * (x - end) for end, t, _ in part]).astype(x.dtype)
-            cotangent = cotangent_of([target] * len(part))
-            back = model.pullback(points, cotangent, of=target.of, wrt=(INPUT,))
-            for (end, _, weight), gradient in zip(part, back.gradients[INPUT], strict=True):
-                total += weight * (x - end) * gradient
-            advance(what, start + len(part), len(line))
-        attribution: Array = total.sum(axis=-1)
+    def _attribution(self, model: Model, x: Array, target: Target, ends: Array, what: str) -> Array:
+        """Average integrated gradients from two ends (2, C), summed over channels: (H, W)."""
+        start = np.broadcast_to(ends[:, None, None], (2, *x.shape))
+        mean = mean_gradient(
+            model,
+            start,
+            np.stack([x, x]),
+            [target, target],
+            steps=self.steps,
+            batch_size=self.batch_size,
+            what=what,
+        )
+        attribution: Array = ((x - start) * mean).sum(axis=(0, -1)) / 2
         return attribution
-
-
-def _ends(x: Array, low: End, high: End) -> tuple[Array, Array]:
-    """Give black and white of one sample, each (C,)."""
-    if low is None and high is None:
-        low, high = float(x.min()), float(x.max())
-    if low is None or high is None:
-        raise ParameterError(
-            f"low is {low} and high is {high}", "both or neither", "pass the other one too"
-        )
-    return _end("low", low, x.shape[-1]), _end("high", high, x.shape[-1])
-
-
-def _end(name: str, value: float | Array, channels: int) -> Array:
-    """Give an end for each channel: (C,)."""
-    values = np.asarray(value, dtype=np.float64)
-    if values.shape not in ((), (1,), (channels,)):
-        raise ParameterError(
-            f"{name} has the shape {values.shape}, and the input has {channels} channels",
-            "one value, or one for each channel",
-            f"pass {channels} values, in the network's own value range",
-        )
-    return np.broadcast_to(values, (channels,))
 
 
 def _colours(x: Array, low: Array, high: Array) -> Array:

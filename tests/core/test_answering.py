@@ -5,8 +5,9 @@ import threading
 import numpy as np
 import pytest
 
-from cnnviz_core.answering import AnswerError, AnsweringModel
+from cnnviz_core.answering import AnsweringModel
 from cnnviz_core.errors import (
+    AnswerError,
     ArrayError,
     CnnvizError,
     MissingCapabilityError,

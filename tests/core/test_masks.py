@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from cnnviz_core.errors import ArrayError
 from cnnviz_core.fills import filling
-from cnnviz_core.masks import GridMasks, SegmentMasks, WindowMasks, batches_of
+from cnnviz_core.maps import min_max, resize
+from cnnviz_core.mask_forms import Drawn
+from cnnviz_core.masks import FeatureMasks, GridMasks, SegmentMasks, WindowMasks, drawn
 from cnnviz_core.perturb import scored_batches
 from cnnviz_core.targets import ClassScore
 from cnnviz_core.testing.nets import NETS, random_input
@@ -35,6 +37,7 @@ def kinds(size, seed=0):
         "shares": SegmentMasks(rng.integers(0, 4, size), rng.random((5, 4))),
         "grid": GridMasks(rng.random((9, *grid)), size),
         "coarse grid": GridMasks(rng.integers(0, 2, (3, *grid)), size, "nearest"),
+        "features": FeatureMasks(rng.normal(size=(*grid, 5)), size),
     }
 
 
@@ -42,26 +45,26 @@ def kinds(size, seed=0):
 @given(SIZES, st.integers(0, 99), st.integers(1, 10))
 def test_made_in_slices_they_are_what_they_are_made_whole(size, seed, batch_size):
     for masks in kinds(size, seed).values():
-        whole = masks.make(0, len(masks))
+        whole = drawn(masks, 0, len(masks))
         assert whole.shape == (len(masks), *size)
         assert whole.dtype == np.float32
         assert whole.min() >= 0
         assert whole.max() <= 1
-        batches = list(batches_of(masks, batch_size))
-        assert {len(batch) for batch in batches[:-1]} <= {batch_size}
-        assert 1 <= len(batches[-1]) <= batch_size
+        assert masks.form(0, len(masks)).shape == whole.shape
+        starts = range(0, len(masks), batch_size)
+        batches = [drawn(masks, start, start + batch_size) for start in starts]
         # Matrix products of other sizes are rounded otherwise.
-        atol = 2e-7 if isinstance(masks, GridMasks) else 0
+        atol = 2e-7 if isinstance(masks, GridMasks | FeatureMasks) else 0
         np.testing.assert_allclose(np.concatenate(batches), whole, rtol=0, atol=atol)
         last = len(masks) - 1
-        np.testing.assert_allclose(masks.make(last, last + 1)[0], whole[last], rtol=0, atol=atol)
+        np.testing.assert_allclose(drawn(masks, last, last + 1)[0], whole[last], rtol=0, atol=atol)
 
 
 @settings(max_examples=30)
 @given(SIZES, SHAPES, st.integers(1, 9), st.booleans())
 def test_windows_are_taken_away_or_alone_kept(size, shape, side, keep):
     windows = Windows.over(size, side, 1, shape)
-    made = WindowMasks(windows, keep).make(0, len(windows))
+    made = drawn(WindowMasks(windows, keep), 0, len(windows))
     for index, mask in enumerate(made):
         part, inside = windows.place(index)
         expected = np.zeros(size)
@@ -71,7 +74,7 @@ def test_windows_are_taken_away_or_alone_kept(size, shape, side, keep):
 
 def test_segments_are_kept_as_much_as_is_said():
     kept = np.array([[1, 0, 0.25], [0, 1, 1]])
-    made = SegmentMasks(SEGMENTS, kept).make(0, 2)
+    made = drawn(SegmentMasks(SEGMENTS, kept), 0, 2)
     for mask, row in zip(made, kept, strict=True):
         for pixel, segment in np.ndenumerate(SEGMENTS):
             assert mask[pixel] == row[segment]
@@ -79,11 +82,23 @@ def test_segments_are_kept_as_much_as_is_said():
 
 def test_grids_are_resized():
     values = np.array([[[1, 0], [0, 1]]])
-    nearest = GridMasks(values, (4, 6), "nearest").make(0, 1)[0]
+    nearest = drawn(GridMasks(values, (4, 6), "nearest"), 0, 1)[0]
     np.testing.assert_array_equal(nearest, np.kron(values[0], np.ones((2, 3))))
     along = [np.interp((np.arange(n) + 0.5) * 2 / n - 0.5, [0, 1], [0, 1]) for n in (4, 6)]
     expected = [[(1 - a) * (1 - b) + a * b for b in along[1]] for a in along[0]]
-    np.testing.assert_allclose(GridMasks(values, (4, 6)).make(0, 1)[0], expected, atol=1e-6)
+    np.testing.assert_allclose(drawn(GridMasks(values, (4, 6)), 0, 1)[0], expected, atol=1e-6)
+
+
+def test_feature_maps_are_resized_and_brought_to_the_unit_range():
+    features = np.random.default_rng(0).normal(size=(3, 4, 5)).astype(np.float32)
+    features[..., 2] = -7
+    noise = np.random.default_rng(1).normal(size=(6, 9))
+    plain = drawn(FeatureMasks(features, (6, 9)), 0, 5)
+    for k, mask in enumerate(plain):
+        expected = min_max(resize(features[None, ..., k], (6, 9)))[0] if k != 2 else 0
+        np.testing.assert_allclose(mask, np.broadcast_to(expected, (6, 9)), atol=1e-6)
+    changed = drawn(FeatureMasks(features, (6, 9), 0.25, noise), 1, 4)
+    np.testing.assert_allclose(changed, 0.25 * plain[1:4] + noise, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -113,12 +128,12 @@ class Counting:
     def __len__(self):
         return len(self.masks)
 
-    def make(self, start, stop):
-        made = self.masks.make(start, stop)
+    def form(self, start, stop):
+        made = drawn(self.masks, start, stop)
         self.alive += len(made)
         self.most = max(self.most, self.alive)
         weakref.finalize(made, self.gone, len(made))
-        return made
+        return Drawn(made)
 
     def gone(self, n):
         self.alive -= n

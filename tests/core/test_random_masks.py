@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cnnviz_core.masks import batches_of
+from cnnviz_core.masks import drawn
 from cnnviz_core.random_masks import RandomGrids
 
 SIZES = [(23,), (12, 9), (7, 8, 6), (6, 50), (3, 4)]
@@ -29,7 +29,7 @@ def interpolated(grid, new):
 @pytest.mark.parametrize("cells", [1, 3, 7])
 def test_a_mask_is_a_grid_interpolated_and_cut_at_a_shift(size, cells):
     masks = RandomGrids(size, cells, keep=0.4, count=80, seed=3)
-    made = masks.make(0, 80)
+    made = drawn(masks, 0, 80)
     sides = [math.ceil(extent / cells) for extent in size]
     for k in (0, 5, 63, 64, 79):
         grids, shifts = masks._drawn(k // 64)
@@ -44,36 +44,37 @@ def test_a_mask_is_a_grid_interpolated_and_cut_at_a_shift(size, cells):
 @pytest.mark.parametrize("size", SIZES)
 def test_masks_are_the_same_whenever_they_are_asked_for(size):
     masks = RandomGrids(size, 3, count=150, seed=1)
-    whole = masks.make(0, 150)
+    whole = drawn(masks, 0, 150)
     assert whole.dtype == np.float32
     assert whole.shape == (150, *size)
     for start, stop in [(0, 1), (63, 65), (10, 140), (149, 150), (64, 128)]:
-        np.testing.assert_array_equal(masks.make(start, stop), whole[start:stop])
+        np.testing.assert_array_equal(drawn(masks, start, stop), whole[start:stop])
     for batch_size in (1, 7, 64, 200):
-        np.testing.assert_array_equal(np.concatenate([*batches_of(masks, batch_size)]), whole)
-    np.testing.assert_array_equal(RandomGrids(size, 3, count=400, seed=1).make(0, 150), whole)
+        parts = [drawn(masks, start, start + batch_size) for start in range(0, 150, batch_size)]
+        np.testing.assert_array_equal(np.concatenate(parts), whole)
+    np.testing.assert_array_equal(drawn(RandomGrids(size, 3, count=400, seed=1), 0, 150), whole)
 
 
 def test_slices_end_as_those_of_arrays_do():
     masks = RandomGrids((5, 4), 2, count=70)
     assert len(masks) == 70
-    assert masks.make(60, 200).shape == (10, 5, 4)
-    assert masks.make(90, 200).shape == (0, 5, 4)
-    assert masks.make(5, 5).shape == (0, 5, 4)
+    assert drawn(masks, 60, 200).shape == (10, 5, 4)
+    assert drawn(masks, 90, 200).shape == (0, 5, 4)
+    assert drawn(masks, 5, 5).shape == (0, 5, 4)
 
 
 def test_every_mask_and_every_seed_is_another():
     masks = RandomGrids((12, 9), count=200)
-    made = masks.make(0, 200).reshape(200, -1)
+    made = drawn(masks, 0, 200).reshape(200, -1)
     assert len(np.unique(made, axis=0)) == 200
-    other = replace(masks, seed=1).make(0, 200).reshape(200, -1)
+    other = drawn(replace(masks, seed=1), 0, 200).reshape(200, -1)
     assert not (made == other).all(1).any()
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("keep", [0.1, 0.5, 0.8])
 def test_every_position_is_shown_alike(size, keep):
-    made = RandomGrids(size, 4, keep, count=4000, seed=2).make(0, 4000).astype(float)
+    made = drawn(RandomGrids(size, 4, keep, count=4000, seed=2), 0, 4000).astype(float)
     assert made.min() >= 0
     assert made.max() <= 1
     error = made.std(0) / np.sqrt(len(made))
@@ -82,7 +83,7 @@ def test_every_position_is_shown_alike(size, keep):
 
 def test_cells_are_kept_independently():
     # Positions that share no cell do not correlate.
-    made = RandomGrids((40,), 8, count=4000).make(0, 4000)
+    made = drawn(RandomGrids((40,), 8, count=4000), 0, 4000)
     correlation = np.corrcoef(made.T)
     assert np.abs(correlation[0, 12:]).max() < 4.5 / np.sqrt(4000)
     assert correlation[20, 21] > 0.9
@@ -90,5 +91,5 @@ def test_cells_are_kept_independently():
 
 @pytest.mark.parametrize("size", SIZES)
 def test_what_is_kept_whole_is_exactly_one(size):
-    assert (RandomGrids(size, keep=1 - 1e-12, count=64).make(0, 64) == 1).all()
-    assert (RandomGrids(size, keep=1e-12, count=64).make(0, 64) == 0).all()
+    assert (drawn(RandomGrids(size, keep=1 - 1e-12, count=64), 0, 64) == 1).all()
+    assert (drawn(RandomGrids(size, keep=1e-12, count=64), 0, 64) == 0).all()

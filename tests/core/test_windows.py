@@ -171,3 +171,16 @@ def test_each_pixel_shows_a_window_whose_middle_is_nearest(size, sides, shape):
 def test_disjoint_windows_are_shown_where_they_are():
     shown = Windows.over((4, 6), 2, 2).spread(np.arange(6).reshape(2, 3))
     np.testing.assert_array_equal(shown, np.kron([[0, 1, 2], [3, 4, 5]], np.ones((2, 2))))
+
+
+@settings(max_examples=30)
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=3), st.integers(1, 5), st.integers(0, 9))
+def test_the_mean_of_boxes_is_that_of_any_windows(size, side, seed):
+    windows = Windows.over(tuple(size), side, 1)
+    values = np.random.default_rng(seed).normal(size=(2, len(windows)))
+    total, covered = np.zeros((2, *size)), np.zeros(size)
+    for index in range(len(windows)):
+        part, inside = windows.place(index)
+        total[:, *part] += values[:, index].reshape(2, *(1 for _ in size)) * inside
+        covered[part] += inside
+    np.testing.assert_allclose(windows.mean(values), total / covered, rtol=1e-12, atol=1e-12)

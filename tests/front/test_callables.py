@@ -12,8 +12,9 @@ from PIL import Image
 
 import cnnviz
 from cnnviz.network import is_function
-from cnnviz_core.answering import AnswerError, AnsweringModel
+from cnnviz_core.answering import AnsweringModel
 from cnnviz_core.errors import (
+    AnswerError,
     ArrayError,
     MissingCapabilityError,
     ModelSourceError,

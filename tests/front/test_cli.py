@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 import cnnviz
+from cnnviz_core.errors import ParameterError
 from cnnviz_core.registry import get_registry
 from support.commands import runner
 
@@ -419,3 +420,18 @@ def test_the_list_of_methods_is_grouped_and_narrow(run):
         told = run("methods", name).stdout
         assert told.startswith("grad-cam++: ")
         assert "costs     1 forward, 1 backward" in told
+
+
+@pytest.mark.parametrize("method", ["occlusion", "rise", "grad-cam", "integrated-gradients"])
+def test_the_batch_size_may_be_measured(method, run):
+    done = run("explain", "a.png", *MODEL, "-m", method, "-f", "npz", "--batch-size", "auto")
+    assert done.exit_code == 0, done.output
+    measured = cnnviz.Explanation.load(f"a-{method}.npz")
+    given = cnnviz.explain(cnnviz.load("cli_networks:plain"), "a.png", method, batch_size=3)
+    np.testing.assert_allclose(measured.raw, given.raw, rtol=1e-4, atol=1e-6)
+
+
+def test_another_word_is_no_batch_size(run):
+    assert run("explain", "a.png", *MODEL, "--batch-size", "many").exit_code == 2
+    with pytest.raises(ParameterError, match="'many'"):
+        cnnviz.explain(cnnviz.load("cli_networks:plain"), "a.png", "occlusion", batch_size="many")

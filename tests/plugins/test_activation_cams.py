@@ -21,9 +21,10 @@ from cnnviz_cam.kpca_cam import KPCACAM
 from cnnviz_cam.random_cam import RandomCAM
 from cnnviz_core.errors import ArrayError, ParameterError
 from cnnviz_core.explainer import present
+from cnnviz_core.importing import import_string
 from cnnviz_core.maps import principal
 from cnnviz_core.model import INPUT, LOGITS, OUTPUT, InputInfo, LayerInfo, Pullback, Trace
-from cnnviz_core.registry import get_registry, import_string
+from cnnviz_core.registry import get_registry
 from cnnviz_core.targets import ClassScore, Contrast, Predicted
 from cnnviz_core.testing.explainers import parametrize_with_checks
 from cnnviz_core.testing.nets import NETS, random_input

@@ -14,9 +14,10 @@ from PIL import Image
 
 import cnnviz
 from cnnviz.demo import network, scenes
+from cnnviz_core.importing import import_string
 from cnnviz_core.model import INPUT
 from cnnviz_core.parameters import build, parameters_of
-from cnnviz_core.registry import get_registry, import_string
+from cnnviz_core.registry import get_registry
 from cnnviz_core.testing import inspectors, rules
 from cnnviz_core.testing.explainers import CHECKS
 from cnnviz_core.testing.nets import NETS

@@ -21,7 +21,6 @@ from cnnviz_core.registry import get_registry
 from cnnviz_core.targets import ClassScore, Contrast, Predicted, Weighted
 from cnnviz_core.testing.nets import NETS, random_input
 from cnnviz_core.testing.reference import ReferenceModel
-from cnnviz_gradient.sampling import gradients_at, scores_at
 
 NET = NETS["plain"]()
 MODEL = ReferenceModel(NET, "float64")
@@ -477,24 +476,6 @@ def test_the_work_is_what_was_said_and_never_more_than_a_batch_at_once(method, b
         done = [d for w, d, _ in told if w == what]
         assert done == sorted(done)
         assert done[-1] == next(total for w, _, total in told if w == what)
-
-
-@pytest.mark.parametrize(("batch_size", "at_once"), [(1, 1), (3, 1), (7, 2), (9, 3)])
-@pytest.mark.parametrize("at", [gradients_at, scores_at])
-def test_points_are_taken_a_batch_at_a_time(at, batch_size, at_once):
-    taken = []
-
-    def points():
-        for k in range(8):
-            taken.append(k)
-            yield X * k
-
-    results = at(MODEL, points(), TARGETS, total=8, batch_size=batch_size)
-    for k, result in enumerate(results):
-        assert len(taken) <= k + at_once
-        one = at(MODEL, [X * k], TARGETS, total=1)
-        close(result, next(one))
-    assert len(taken) == 8
 
 
 @pytest.mark.parametrize("method", [*NOISY, *COMPLETE])

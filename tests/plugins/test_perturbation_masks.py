@@ -14,13 +14,14 @@ from cnnviz_core.explainer import passes_of
 from cnnviz_core.fills import filling
 from cnnviz_core.maps import resize
 from cnnviz_core.netspec import NetSpec, Op
+from cnnviz_core.optimisers import RunningMean
 from cnnviz_core.progress import listening
 from cnnviz_core.scoring import score
 from cnnviz_core.targets import ClassProbability, ClassScore, Contrast, Neuron
 from cnnviz_core.testing.explainers import parametrize_with_checks
 from cnnviz_core.testing.nets import NETS, random_input
 from cnnviz_core.testing.reference import ReferenceModel
-from cnnviz_perturbation.descent import Game, Jitter, adam, blended, descend, momentum
+from cnnviz_perturbation.descent import Game, Jitter, blended, descend
 from cnnviz_perturbation.extremal_perturbation import ExtremalPerturbation, area_gap
 from cnnviz_perturbation.meaningful_perturbation import MeaningfulPerturbation, total_variation
 from cnnviz_perturbation.smooth_masks import Interpolated, SmoothMax
@@ -127,14 +128,14 @@ def test_the_smooth_maximum_is_its_formula(size, spacing):
 def test_the_smooth_maximum_is_below_the_maximum_and_becomes_it(size, spacing):
     grid = RNG.uniform(size=SmoothMax(size, spacing, 4.0).cells)
     gaps = []
-    for temperature in (0.2, 0.05, 1e-6):
+    for temperature in (0.2, 0.05, 2e-3):
         masks = SmoothMax(size, spacing, 1.7 * spacing, temperature)
         made = masks.make(grid[None])[0][0]
         most = np.array([near.max() for near in near_by_loops(masks, grid).values()])
         gaps.append((most - made.ravel()).max())
         assert (made.ravel() <= most + 1e-12).all()
     assert gaps[0] > gaps[1] > gaps[2]
-    assert gaps[2] < 1e-5
+    assert gaps[2] < 2e-3
 
 
 # ---------------------------------------------------------------------- penalties and blends
@@ -163,12 +164,12 @@ def test_an_even_grid_has_no_variation():
     assert not gradient.any()
 
 
-@pytest.mark.parametrize("area", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("area", [0.1, 0.5, 0.9, np.array([0.1, 0.8])])
 def test_the_area_by_sorting_and_differences(area):
     masks = RNG.uniform(size=(2, 6, 5))
     gap, gradient = area_gap(masks, area)
-    wanted = np.arange(30) >= 30 - round(30 * area)
-    for mask, value in zip(masks, gap, strict=True):
+    for mask, value, share in zip(masks, gap, np.broadcast_to(area, 2), strict=True):
+        wanted = np.arange(30) >= 30 - round(30 * share)
         np.testing.assert_allclose(value, np.mean((np.sort(mask.ravel()) - wanted) ** 2))
     expected = by_differences(lambda m: area_gap(m, area)[0], masks)
     np.testing.assert_allclose(gradient, expected, rtol=1e-6, atol=1e-9)
@@ -179,6 +180,14 @@ def test_of_equal_values_none_is_preferred():
     gap, gradient = area_gap(mask, 0.1)
     np.testing.assert_allclose(gap, (18 * 0.7**2 + 2 * 0.3**2) / 20)
     np.testing.assert_allclose(gradient, 2 / 20 * (0.7 - 0.1))
+
+
+def test_rounding_does_not_decide_which_of_equal_values_are_larger():
+    mask = np.full((1, 4, 5), 0.7)
+    mask[0, 2:] = 0.2
+    exact, moved = area_gap(mask, 0.1), area_gap(mask + RNG.uniform(0, 1e-6, mask.shape), 0.1)
+    for a, b in zip(exact, moved, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
 
 
 def test_a_mask_of_the_area_has_no_gap():
@@ -214,7 +223,7 @@ def test_the_ends_of_the_levels_are_exact():
 def game(variant, name="swish", count=3, targets=None):
     model, x = case(name)
     targets = targets or [ClassScore(1), ClassProbability(2)]
-    fill = RNG.normal(size=x.shape)
+    fill = np.random.default_rng(4).normal(size=x.shape)
     levels = np.stack([(1 - w) * fill + w * x for w in np.linspace(0, 1, count) ** 2])
     return Game.of(model, score(model, x, targets), levels, variant, 1), x
 
@@ -255,9 +264,9 @@ def test_losses_are_shares_of_the_score(variant):
 def test_a_bounded_game_gains_nothing_beyond_its_ends(variant):
     free, x = game(variant)
     bounded = replace(free, bounded=True)
-    beyond = 0
+    rng, beyond = np.random.default_rng(5), 0
     for _ in range(20):
-        evidence = RNG.uniform(-1, 2, size=x.shape[:-1]).clip(0, 1)
+        evidence = rng.uniform(-1, 2, size=x.shape[:-1]).clip(0, 1)
         loss, gradient = free.play(evidence)
         seen, push = bounded.play(evidence)
         counts = (loss > 0) | (free.whole < free.none)
@@ -269,27 +278,27 @@ def test_a_bounded_game_gains_nothing_beyond_its_ends(variant):
 
 
 def test_jitter_moves_samples_and_repeats_their_edge():
-    levels = np.arange(10.0).reshape(1, 1, 10, 1)
-    moved = Jitter((3,), np.zeros(())).moved(levels)
-    assert moved.ravel().tolist() == [0, 0, 0, 0, 1, 2, 3, 4, 5, 6]
-    moved = Jitter((-2,), np.zeros(())).moved(levels)
-    assert moved.ravel().tolist() == [2, 3, 4, 5, 6, 7, 8, 9, 9, 9]
+    assert Jitter((3,), ZERO).places((10,)).tolist() == [0, 0, 0, 0, 1, 2, 3, 4, 5, 6]
+    assert Jitter((-2,), ZERO).places((10,)).tolist() == [2, 3, 4, 5, 6, 7, 8, 9, 9, 9]
+    levels = RNG.normal(size=(3, 2, 4, 5, 2))
+    at = RNG.uniform(size=(2, 4, 5))
+    rows, columns = np.clip(np.arange(4) - 1, 0, 3), np.clip(np.arange(5) + 2, 0, 4)
+    moved = levels[:, :, rows[:, None], columns]
+    for seen, expected in zip(
+        blended(levels, at, Jitter((1, -2), ZERO)), blended(moved, at), strict=True
+    ):
+        np.testing.assert_array_equal(seen, expected)
+
+
+def test_several_masks_of_a_sample_are_that_many_samples():
+    levels = RNG.normal(size=(3, 2, 4, 5, 2))
+    at = RNG.uniform(size=(6, 4, 5))
+    repeated = np.repeat(levels, 3, axis=1)
+    for seen, expected in zip(blended(levels, at), blended(repeated, at), strict=True):
+        np.testing.assert_array_equal(seen, expected)
 
 
 # ----------------------------------------------------------------------------- the descent
-
-
-def test_adam_and_momentum_are_their_formulas():
-    gradients = RNG.normal(size=(5, 2, 3))
-    by_adam, by_mean = adam(0.1), momentum(0.2)
-    first = second = 0
-    mean = gradients[0]
-    for t, g in enumerate(gradients, start=1):
-        first, second = 0.9 * first + 0.1 * g, 0.999 * second + 0.001 * g**2
-        expected = 0.1 * (first / (1 - 0.9**t)) / (np.sqrt(second / (1 - 0.999**t)) + 1e-8)
-        np.testing.assert_allclose(by_adam(g), expected, rtol=1e-12)
-        mean = 0.9 * mean + 0.1 * g
-        np.testing.assert_allclose(by_mean(g), 0.2 * mean, rtol=1e-12)
 
 
 def test_a_descent_ends_at_the_nearest_point_of_the_box():
@@ -300,7 +309,7 @@ def test_a_descent_ends_at_the_nearest_point_of_the_box():
 
     told = []
     with listening(lambda *what: told.append(what)):
-        found, losses = descend(np.full((1, 3), 0.5), slope, momentum(0.1), 200, what="a test")
+        found, losses = descend(np.full((1, 3), 0.5), slope, RunningMean(0.1), 200, what="a test")
     np.testing.assert_allclose(found, [[0, 0.25, 1]], atol=1e-3)
     assert losses.shape == (1, 200)
     assert losses[0, -1] < losses[0, 0]
@@ -372,6 +381,37 @@ def test_the_area_is_met(area):
     assert abs(maps.extras["area"][0] - area) < 0.03
 
 
+@pytest.mark.parametrize("variant", ["preserve", "dual"])
+def test_several_areas_are_those_one_by_one(variant):
+    model, x = case(n=2)
+    targets, areas = [ClassScore(1), ClassProbability(0)], np.array([0.1, 0.3, 0.7])
+    explainer = ExtremalPerturbation(areas, variant, steps=5, spacing=3, jitter=1, batch_size=4)
+    several = explainer.explain(model, x, targets)
+    assert several.extras["masks"].shape == (2, 3, *x.shape[1:-1])
+    assert several.extras["loss"].shape == (2, 3, 5)
+    np.testing.assert_array_equal(several.extras["areas"], [areas, areas])
+    for k, area in enumerate(areas):
+        alone = replace(explainer, area=float(area)).explain(model, x, targets)
+        np.testing.assert_allclose(several.extras["masks"][:, k], alone.raw, atol=1e-8)
+        for name, values in alone.extras.items():
+            np.testing.assert_allclose(several.extras[name][:, k], values, rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(several.raw, several.extras["masks"].mean(1))
+    np.testing.assert_array_equal(several.scores, alone.scores)
+
+
+def test_all_areas_are_met_and_the_larger_show_more():
+    model, x = counting()
+    explainer = ExtremalPerturbation(
+        "all", fill=0.0, steps=150, spacing=2, width=1.5, rate=0.5, jitter=0
+    )
+    extras = explainer.explain(model, x, [ClassScore(0)]).extras
+    np.testing.assert_allclose(extras["areas"], [[0.05, 0.1, 0.2, 0.4, 0.6, 0.8]])
+    np.testing.assert_allclose(extras["area"], extras["areas"], atol=0.04)
+    assert (np.diff(extras["score_kept"]) > -0.02).all()
+    # The spot takes 12 % of the picture: two smaller masks show part of it, all others the whole.
+    assert (extras["score_kept"][0] > 0.95).tolist() == [False, False, True, True, True, True]
+
+
 def test_a_region_that_the_network_ignores_is_no_evidence():
     model, x = counting()
     maps = MeaningfulPerturbation(fill=0.0, steps=60, jitter=0).explain(model, x, [ClassScore(0)])
@@ -433,6 +473,15 @@ def test_passes_are_what_is_said_beforehand(kind, variant):
     assert counted.passes == passes_of(explainer, model, x)
 
 
+@pytest.mark.parametrize("variant", ["delete", "dual"])
+def test_passes_of_several_areas_are_what_is_said_beforehand(variant):
+    model, x = case(n=1)
+    counted = Counting(model)
+    explainer = ExtremalPerturbation(np.array([0.2, 0.4]), variant, steps=3)
+    explainer.explain(counted, x, [ClassScore(0)])
+    assert counted.passes == passes_of(explainer, model, x)
+
+
 @pytest.mark.parametrize("kind", [MeaningfulPerturbation, ExtremalPerturbation])
 def test_draws_are_the_seeds(kind):
     model, x = case()
@@ -473,6 +522,8 @@ def test_a_score_that_nothing_changes_is_survived(kind):
         MeaningfulPerturbation("preserve", steps=5, fill="noise", tv=0.0, batch_size=2),
         ExtremalPerturbation(0.3, "dual", steps=3, fill=0.2, jitter=1),
         ExtremalPerturbation(0.3, "delete", steps=3, levels=3, batch_size=2),
+        ExtremalPerturbation("all", steps=2, batch_size=4),
+        ExtremalPerturbation(np.array([0.3]), steps=2),
     ]
 )
 def test_the_checks(explainer, check):

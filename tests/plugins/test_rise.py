@@ -12,6 +12,7 @@ import pytest
 from cnnviz_core.errors import ArrayError
 from cnnviz_core.explainer import passes_of
 from cnnviz_core.fills import filling
+from cnnviz_core.masks import drawn
 from cnnviz_core.netspec import NetSpec, Op
 from cnnviz_core.progress import listening
 from cnnviz_core.random_masks import RandomGrids
@@ -68,7 +69,7 @@ def test_it_is_its_formula(name, normalise):
     params = {"cells": 3, "keep": 0.4, "seed": 7}
     maps = explain(model, x, samples=50, normalise=normalise, batch_size=8, **params)
     assert maps.raw.shape == x.shape[:-1]
-    masks = RandomGrids(x.shape[1:-1], count=50, **params).make(0, 50).astype(float)
+    masks = drawn(RandomGrids(x.shape[1:-1], count=50, **params), 0, 50, float)
     for n, target in enumerate(TARGETS):
         total, shown = 0, 0
         for mask in masks:
@@ -82,7 +83,7 @@ def test_it_is_its_formula(name, normalise):
 @pytest.mark.parametrize("fill", [0.7, "mean", "blur", "noise", np.array([0.1, -0.2, 0.3])])
 def test_what_is_hidden_is_blended_with_the_fill(fill):
     maps = explain(fill=fill, samples=20, seed=3)
-    masks = RandomGrids((12, 9), count=20, seed=3).make(0, 20).astype(float)[..., None]
+    masks = drawn(RandomGrids((12, 9), count=20, seed=3), 0, 20, float)[..., None]
     for n, target in enumerate(TARGETS):
         seen = masks * X[n] + (1 - masks) * filling(X[n], fill, 3).under(masks)
         scores = [target.score(value) for value in MODEL.forward(seen).logits]
@@ -168,7 +169,7 @@ def test_a_region_that_is_ignored_gets_the_mean_score():
     weights[:, :4] = 1
     x = np.ones((1, 6, 24, 1))
     maps = explain(linear(weights), x, [ClassScore(0)], samples=4000, cells=6, batch_size=200)
-    masks = RandomGrids((6, 24), 6, count=4000).make(0, 4000).astype(float)
+    masks = drawn(RandomGrids((6, 24), 6, count=4000), 0, 4000, float)
     mean = 0.5 + masks[:, :, :4].sum((1, 2)).mean()
     away = (maps.raw[0] - mean) / maps.extras["standard_error"][0]
     assert np.abs(away[:, 14:]).max() < 4  # no cell reaches from there to the first four columns
@@ -255,13 +256,13 @@ def test_targets_of_one_picture_share_its_passes():
 
 
 def test_no_more_masks_are_made_than_a_batch_at_a_time(monkeypatch):
-    make, asked, told = RandomGrids.make, [], []
+    form, asked, told = RandomGrids.form, [], []
 
     def noted(self, start, stop):
         asked.append((start, stop))
-        return make(self, start, stop)
+        return form(self, start, stop)
 
-    monkeypatch.setattr(RandomGrids, "make", noted)
+    monkeypatch.setattr(RandomGrids, "form", noted)
     with listening(lambda what, done, total: told.append((what, done, total, len(asked)))):
         explain(x=X[:1], targets=TARGETS[:1], samples=40, batch_size=16)
     assert asked == [(0, 16), (16, 32), (32, 40)]

@@ -557,7 +557,8 @@ def test_the_type_of_the_numbers_is_kept(method, dtype):
     model, x = case(dtype=dtype)
     maps = explain(method, model, x, segments=6)
     assert maps.raw.dtype == dtype
-    numbers = {name: extra for name, extra in maps.extras.items() if name != "segments"}
+    about = ("segments", "samples", "history")
+    numbers = {name: extra for name, extra in maps.extras.items() if name not in about}
     assert {extra.dtype for extra in numbers.values()} == {np.dtype(dtype)}
 
 

@@ -13,6 +13,7 @@ import pytest
 from cnnviz_core.errors import ArrayError, ParameterError
 from cnnviz_core.explainer import passes_of
 from cnnviz_core.maps import resize
+from cnnviz_core.masks import drawn
 from cnnviz_core.model import LOGITS, OUTPUT, InputInfo, Trace
 from cnnviz_core.netspec import NetSpec, Op
 from cnnviz_core.progress import listening
@@ -73,6 +74,12 @@ def of_formula(method, cells, *functions):
     return method.explain(model, x, targets), model
 
 
+def cell_maps(maps):
+    """Give the raw map, and the extras that are maps too."""
+    others = {name: v for name, v in maps.extras.items() if v.shape == maps.raw.shape}
+    return {"raw": maps.raw, **others}
+
+
 # ------------------------------------------------------------------------------------- designs
 
 
@@ -86,19 +93,20 @@ def test_the_designs_of_sobol_have_a_value_in_every_interval(samples):
 def test_every_cell_is_taken_from_the_second_design_in_turn():
     first, second = np.random.default_rng(0).random((2, 4, 2, 3))
     masks = PickFreezeMasks(first, second, (2, 3))
-    expected = [*first, *second]
-    for cell in itertools.product(range(2), range(3)):
-        for a, b in zip(first, second, strict=True):
+    expected = []
+    for a, b in zip(first, second, strict=True):
+        expected += [a, b]
+        for cell in itertools.product(range(2), range(3)):
             mixed = a.copy()
             mixed[cell] = b[cell]
             expected.append(mixed)
     assert len(masks) == len(expected) == 4 * (6 + 2)
-    np.testing.assert_array_equal(masks.make(0, 32), np.float32(expected))
+    np.testing.assert_array_equal(drawn(masks, 0, 32), np.float32(expected))
     for start, stop in [(0, 5), (3, 9), (7, 8), (30, 40)]:
-        np.testing.assert_array_equal(masks.make(start, stop), np.float32(expected[start:stop]))
+        np.testing.assert_array_equal(drawn(masks, start, stop), np.float32(expected[start:stop]))
     large = PickFreezeMasks(first, second, (5, 9), "bilinear")
     np.testing.assert_array_equal(
-        large.make(3, 9), resize(np.float32(expected[3:9]), (5, 9), "bilinear")
+        drawn(large, 3, 9), resize(np.float32(expected[3:9]), (5, 9), "bilinear")
     )
 
 
@@ -109,6 +117,14 @@ def test_a_cell_is_kept_in_half_of_the_runs(samples):
     np.testing.assert_array_equal(kept.sum(0), samples // 2)
     if samples == 40:
         assert len({tuple(column) for column in kept.T}) == 9
+
+
+def test_so_it_is_in_each_hypercube_and_those_are_the_same_however_many_there_are():
+    kept = binary_hypercube(70, 9, seed=1)
+    for start in (0, 20, 40):
+        np.testing.assert_array_equal(kept[start : start + 20].sum(0), 10)
+        np.testing.assert_array_equal(kept[: start + 20], binary_hypercube(start + 20, 9, seed=1))
+    assert not np.array_equal(kept[:20], kept[20:40])
 
 
 @each_method
@@ -142,7 +158,7 @@ def test_sobol_is_its_formula(samples):
     assert len(model.seen) == samples * 5
     for n, f in enumerate(CURVED):
         y = f(*model.seen.T)
-        y = (y - y.mean()).reshape(5, samples)  # what is added to all scores is of no account
+        y = (y - y.mean()).reshape(samples, 5).T  # what is added to all scores is of no account
         rng = np.random.default_rng(2)
         draws = [rng.integers(samples, size=samples) for _ in range(50)]
         for k in range(3):
@@ -259,7 +275,7 @@ def test_in_a_linear_network_an_index_is_a_squared_coefficient(size):
 @pytest.mark.parametrize("f", [lambda a, b, c: 10 * np.sin(9 * a) * c, lambda a, b, c: 4.0])
 def test_the_index_of_an_ignored_cell_is_exactly_zero(f):
     maps, _ = of_formula(Sobol(samples=32), 3, f)
-    for values in (maps.raw, *maps.extras.values()):
+    for values in cell_maps(maps).values():
         assert values[0, 1] == 0
         assert values.any() == (f(0.1, 0, 1) != 4)
 
@@ -402,7 +418,7 @@ def test_without_a_median_distance_the_mean_one_is_taken():
 @pytest.mark.parametrize("constant", [0.0, 0.1])
 def test_scores_that_do_not_vary_depend_on_nothing(constant, bandwidth):
     maps, _ = of_formula(HSIC(samples=30, bandwidth=bandwidth), 3, lambda a, b, c: constant)
-    for values in (maps.raw, *maps.extras.values()):
+    for values in cell_maps(maps).values():
         np.testing.assert_allclose(values, 0, atol=1e-15)
 
 
@@ -487,7 +503,7 @@ def test_every_pixel_has_the_numbers_of_its_cell(method, name):
     for axis, extent in enumerate(cell.shape):
         along = [math.floor((i + 0.5) / extent * 3) for i in range(extent)]
         cell = 3 * cell + np.reshape(along, [-1 if a == axis else 1 for a in range(cell.ndim)])
-    for values in (maps.raw, *maps.extras.values()):
+    for values in cell_maps(maps).values():
         assert values.shape == x.shape[:-1]
         for n, k in itertools.product(range(2), range(3 ** (x.ndim - 2))):
             assert np.ptp(values[n][cell == k]) == 0
@@ -515,8 +531,8 @@ def test_masks_and_map_are_brought_to_the_size_alike(method, upsample):
     shapes = resize(np.eye(9).reshape(9, 3, 3), (9, 9), upsample)
     added = (shapes * (weight * x[0]).sum(-1)).sum((1, 2))
     expected, _ = of_formula(method, 9, lambda *z: added @ np.array(z))
-    for name, values in {"": found.raw, **found.extras}.items():
-        cells = expected.extras[name] if name else expected.raw
+    for name, values in cell_maps(found).items():
+        cells = cell_maps(expected)[name]
         grown = resize(cells.reshape(1, 3, 3), (9, 9), upsample)
         np.testing.assert_allclose(values, grown, rtol=1e-4, atol=1e-6)
 
@@ -526,7 +542,7 @@ def test_masks_and_map_are_brought_to_the_size_alike(method, upsample):
 def test_numbers_are_of_the_type_of_the_scores(method, dtype):
     model, x = case("plain", dtype=dtype)
     maps = method.explain(model, x, [ClassScore(0), ClassScore(1)])
-    assert {maps.raw.dtype, *(v.dtype for v in maps.extras.values())} == {np.dtype(dtype)}
+    assert {values.dtype for values in cell_maps(maps).values()} == {np.dtype(dtype)}
     exact = method.explain(*case("plain"), [ClassScore(0), ClassScore(1)])
     np.testing.assert_allclose(maps.raw, exact.raw, rtol=1e-3, atol=1e-6)
 

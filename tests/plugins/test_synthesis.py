@@ -10,12 +10,13 @@ from PIL import Image
 
 from cnnviz_core.errors import TargetError, UnknownClassError, UnknownLayerError
 from cnnviz_core.model import INPUT, LOGITS
+from cnnviz_core.optimisers import Plain
 from cnnviz_core.pixels import PixelSpace
 from cnnviz_core.progress import listening
 from cnnviz_core.targets import ClassScore, Neuron
 from cnnviz_core.testing.nets import NETS
 from cnnviz_core.testing.reference import ReferenceModel
-from cnnviz_features.synthesis.ascent import Adam, Climb, Plain, ascend, before_rectifier
+from cnnviz_features.synthesis.ascent import Climb, ascend, before_rectifier
 from cnnviz_features.synthesis.diversity import Diversity
 from cnnviz_features.synthesis.objectives import (
     Channel,
@@ -557,25 +558,6 @@ def test_the_slope_is_that_of_score_less_penalties_through_all_there_is():
     assert np.sum(found.gradient * along) == pytest.approx(slope(total, at, along), rel=1e-6)
     expected = sum(w * p.value(made_of.value(at)) for w, p in priors)
     np.testing.assert_allclose(found.penalties, expected)
-
-
-def test_adam_is_its_algorithm():
-    gradients = rng().normal(size=(5, 2, 3))
-    step = Adam(0.1).begin()
-    m = v = np.zeros((2, 3))
-    for t, g in enumerate(gradients, 1):
-        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
-        expected = 0.1 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
-        np.testing.assert_allclose(step(g), expected, rtol=1e-12)
-
-
-def test_plain_ascent_with_momentum_and_of_one_length():
-    step = Plain(0.1, momentum=0.5).begin()
-    g = rng().normal(size=(2, 3, 4))
-    np.testing.assert_allclose(step(g), 0.1 * g)
-    np.testing.assert_allclose(step(g), 0.15 * g)
-    even = Plain(0.1, normalise=True).begin()(np.stack([g[0], 1e-9 * g[0], 0 * g[0]]))
-    np.testing.assert_allclose(np.sqrt((even**2).mean((1, 2))), [0.1, 0.1, 0], rtol=1e-12)
 
 
 def test_progress_and_frames():

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cnnviz_core.registry import get_registry, import_string
+from cnnviz_core.importing import import_string
+from cnnviz_core.registry import get_registry
 from cnnviz_tf.model import wrap
 from cnnviz_tf.paths import path_of
 

@@ -181,7 +181,7 @@ def test_without_the_framework_the_extra_is_named(monkeypatch, tmp_path):
 
 
 def test_the_loaders_are_those_announced():
-    from cnnviz_core.registry import import_string
+    from cnnviz_core.importing import import_string
     from cnnviz_tf._register import cnnviz_backends
 
     (spec,) = cnnviz_backends()

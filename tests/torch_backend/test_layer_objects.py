@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from cnnviz_core.registry import get_registry, import_string
+from cnnviz_core.importing import import_string
+from cnnviz_core.registry import get_registry
 from cnnviz_torch.model import wrap
 from cnnviz_torch.paths import path_of
 from support.torch_nets import Residual, Vgg, native, picture, seeded

@@ -272,7 +272,7 @@ def test_torchscript_offers_its_input_only(how):
     x = picture(2, (5, 4))
     scripted = torch.jit.script(net) if how == "script" else torch.jit.trace(net, native(x))
     model = wrap(scripted)
-    assert model.capabilities == {"gradient"}
+    assert model.capabilities == {"blend", "gradient"}
     assert dict(model.layers if model.forward(x) else {}) == {}
     a, b = (m.pullback(x, np.ones_like).gradients[INPUT] for m in (model, wrap(net)))
     np.testing.assert_allclose(a, b, rtol=1e-12)
