@@ -44,7 +44,7 @@ class Annotation:
         (height, width) of the picture itself; the input's where it is None.
     part : tuple of float, or None
         The part of the picture that the input shows, (x0, y0, x1, y1) in its pixels; all of it
-        where it is None.
+        where it is None.  It reaches beyond the picture where the input is padded.
     name : str
         What the picture is called.
     """

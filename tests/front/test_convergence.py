@@ -9,7 +9,6 @@ import cnnviz
 from cnnviz.demo import network, scenes
 from cnnviz_core.errors import ParameterError
 
-
 SAMPLING = {
     "rise": {"samples": 120, "cells": 3},
     "lime": {"samples": 120, "segments": 9},
