@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cnnviz.comparing import Comparison, compare
+    from cnnviz.evaluation import Evaluation, evaluate
     from cnnviz.explaining import explain
     from cnnviz.explanation import Explanation
     from cnnviz.inspecting import inspect
@@ -41,6 +42,7 @@ __all__ = [
     "CnnvizError",
     "Comparison",
     "Contrast",
+    "Evaluation",
     "Explanation",
     "Inspection",
     "Network",
@@ -53,6 +55,7 @@ __all__ = [
     "Weighted",
     "__version__",
     "compare",
+    "evaluate",
     "explain",
     "inspect",
     "inspectors",
@@ -68,11 +71,13 @@ __all__ = [
 _HOMES = {
     "CnnvizError": "cnnviz_core.errors",
     "Comparison": "cnnviz.comparing",
+    "Evaluation": "cnnviz.evaluation",
     "Explanation": "cnnviz.explanation",
     "Inspection": "cnnviz.inspection",
     "Network": "cnnviz.network",
     "Preprocessing": "cnnviz_core.preprocessing",
     "compare": "cnnviz.comparing",
+    "evaluate": "cnnviz.evaluation",
     "explain": "cnnviz.explaining",
     "inspect": "cnnviz.inspecting",
     "inspectors": "cnnviz.listing",

@@ -16,7 +16,9 @@ __all__ = [
     "check_cotangent",
     "check_direction",
     "check_inputs",
+    "check_parameters",
     "check_replacement",
+    "no_variable",
     "out_of_memory",
 ]
 
@@ -298,4 +300,73 @@ def out_of_memory(inputs: Mapping[str, Batch], said: str) -> OutOfMemoryError:
         f"{first}",
         "a batch that fits",
         "pass a smaller batch_size, or batch_size='auto'",
+    )
+
+
+def check_parameters(
+    given: Mapping[str, Array], own: Mapping[str, Array], layer: str
+) -> dict[str, Array]:
+    """Check arrays that a layer of a copied network is to have.
+
+    Parameters
+    ----------
+    given : mapping of str to ndarray
+        Some of them.
+    own : mapping of str to ndarray
+        What the layer has, as `Model.parameters` gives it.
+    layer : str
+        The layer, for the message.
+
+    Returns
+    -------
+    dict of str to ndarray
+        Those that differ from what the layer has.
+
+    Raises
+    ------
+    ArrayError
+        If the layer has no such array, the shape is another, or a value is not finite.
+    """
+    changed: dict[str, Array] = {}
+    for name, values in given.items():
+        values = np.asarray(values)
+        if name not in own:
+            raise ArrayError(
+                f"layer {layer!r} has no array {name!r}",
+                f"one of {', '.join(map(repr, own))}" if own else "none: it has no arrays",
+                "name the arrays as parameters() does",
+            )
+        if values.shape != own[name].shape:
+            raise ArrayError(
+                f"{name!r} of layer {layer!r} was given the shape {values.shape}",
+                f"{own[name].shape}, channels last",
+                "lay it out as parameters() does",
+            )
+        if values.dtype.kind not in "fiub" or not np.isfinite(values).all():
+            raise ArrayError(
+                f"{name!r} of layer {layer!r} was given values that are no finite numbers",
+                "finite numbers",
+                "look for divisions by zero where it was made",
+            )
+        if not np.array_equal(values, own[name]):
+            changed[name] = values
+    return changed
+
+
+def no_variable(layer: str, name: str) -> ArrayError:
+    """Say that an array cannot be changed, since the network computes or fixes it.
+
+    Parameters
+    ----------
+    layer, name : str
+        Whose it is, and what `Model.parameters` calls it.
+
+    Returns
+    -------
+    ArrayError
+    """
+    return ArrayError(
+        f"{name!r} of layer {layer!r} was given other values, and it is no variable of the network",
+        "the values that parameters() gives",
+        "leave it out",
     )

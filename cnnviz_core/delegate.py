@@ -17,6 +17,7 @@ from cnnviz_core.model import (
     Pullback,
     Replacement,
     Trace,
+    copyable,
     curved,
     spatial,
 )
@@ -98,3 +99,7 @@ class Delegate:
     ) -> Geometry:
         """Tell what is read, if the model can; see `SpatialModel.geometry`."""
         return spatial(self._model).geometry(nodes, x, wrt=wrt)
+
+    def copied(self, parameters: Mapping[str, Mapping[str, Array]]) -> Model:
+        """Copy the model that is asked, if it can; see `CopyableModel.copied`."""
+        return copyable(self._model).copied(parameters)

@@ -20,6 +20,7 @@ from cnnviz_core.model import (
     Pullback,
     Replacement,
     Trace,
+    copyable,
     input_node,
 )
 from cnnviz_core.rules import STANDARD, BackwardRule
@@ -127,6 +128,10 @@ class OneInput(Delegate):
         """Tell what is read; see `SpatialModel.geometry`."""
         given = None if x is None else self._all(x)
         return super().geometry(nodes, given, wrt=self._inner(wrt))
+
+    def copied(self, parameters: Mapping[str, Mapping[str, Array]]) -> OneInput:
+        """Copy the network, and hold the same inputs; see `CopyableModel.copied`."""
+        return OneInput(copyable(self._model).copied(parameters), self._free, self._held)
 
     def _inner(self, node: str) -> str:
         """Give a node's name in the network with several inputs."""

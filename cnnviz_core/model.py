@@ -248,9 +248,9 @@ class Model(Protocol):
         "torch", "tensorflow", "numpy", ...
     capabilities : frozenset of str
         What this very network offers: "capture", "replace", "gradient", "parameters",
-        "curvature", "geometry", "copy", "blend" (`forward` takes a batch that is described, and makes it
-        where the network computes), and ``"rule:<kind>"`` for every kind of operation whose
-        backward step a rule may override ("rule:relu").
+        "curvature", "geometry", "copy", "blend" (`forward` takes a batch that is described, and
+        makes it where the network computes), and ``"rule:<kind>"`` for every kind of operation
+        whose backward step a rule may override ("rule:relu").
     activation : str
         What turns `LOGITS` into probabilities: "softmax", "sigmoid" or "none"; "probabilities"
         where they are such already.  The network's own head where it has one; "softmax" where it

@@ -91,6 +91,10 @@ class Op:
         object.__setattr__(self, "layer", self.layer or self.name)
         object.__setattr__(self, "attrs", _attrs(self))
 
+    def __deepcopy__(self, memo: object) -> Op:
+        """Return itself: nothing in it can be changed."""
+        return self
+
 
 def _attrs(op: Op) -> Mapping[str, Any]:
     """Fill in the defaults that do not depend on the grid, and make tuples of JSON's lists."""

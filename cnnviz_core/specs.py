@@ -144,6 +144,13 @@ class BackendSpec:
         Import string of ``path_of(native, layer) -> str or None``: where in a network a layer given
         as an object is, as `cnnviz_core.model.LayerInfo.path` has it; None where it is no layer of
         this network.
+    pooled : str or None
+        Import string of ``pooled(native, layer: LayerInfo, head: Head) -> native``: a copy of the
+        network up to a layer, with global pooling and a linear layer behind it; the parts are named
+        as `cnnviz_core.heads` says.
+    fitted : str or None
+        Import string of ``fitted(native, samples, validation, training) -> (native, list of
+        Epoch)``: a trained copy, by the settings of `cnnviz_core.heads.Training`.
     api : int
         The contract's version that it was written for.
     """
@@ -158,6 +165,8 @@ class BackendSpec:
     extra: str = ""
     build: str | None = None
     path_of: str | None = None
+    pooled: str | None = None
+    fitted: str | None = None
     api: int = API
 
     def __post_init__(self) -> None:

@@ -29,5 +29,7 @@ def cnnviz_backends() -> Iterable[BackendSpec]:
             extra="tf",
             build="cnnviz_tf.build:build",
             path_of="cnnviz_tf.paths:path_of",
+            pooled="cnnviz_tf.heads:pooled",
+            fitted="cnnviz_tf.heads:fitted",
         )
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import copy
 import itertools
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -73,12 +74,30 @@ class Graph:
         }
         self._lock = threading.Lock()
         self._pruned: dict[Hashable, Any] = {}
+        self._stand_in: Callable[[Any], Any] | None = None
         self._seeds: dict[Hashable, tuple[tf.Tensor, tf.Tensor]] = {}
         self._facts: Facts | None = None
         self._unruled: dict[Hashable, tuple[str, ...]] = {}
 
     def __contains__(self, node: str) -> bool:
         return node in self._tensors
+
+    def reading(self, stand_in: Callable[[Any], Any]) -> Graph:
+        """Give the same graph, and what is pruned from it, reading other variables.
+
+        Parameters
+        ----------
+        stand_in : callable
+            From what the graph captures, such as a variable's resource, to what is captured in its
+            place.
+
+        Returns
+        -------
+        Graph
+        """
+        other = copy.copy(self)
+        other._stand_in = stand_in
+        return other
 
     def static_shape(self, node: str) -> tuple[int | None, ...] | None:
         """Give what the graph knows of a node's shape.
@@ -419,7 +438,12 @@ class Graph:
         with self._lock:  # tf.gradients and prune change the graph
             if key not in self._pruned:
                 self._pruned[key] = build()
-            return self._pruned[key]
+            function = self._pruned[key]
+        if self._stand_in is None:
+            return function
+        other = copy.copy(function)  # the same code, with captures of its own
+        other.set_external_captures([self._stand_in(c) for c in function.captured_inputs])
+        return other
 
 
 @contextmanager

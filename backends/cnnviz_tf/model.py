@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
 from cnnviz_core.blended import BLEND, Batch
-from cnnviz_core.checks import check_inputs, check_replacement
+from cnnviz_core.checks import check_inputs, check_parameters, check_replacement
 from cnnviz_core.errors import (
     ArrayError,
     CnnvizError,
@@ -34,6 +35,7 @@ from cnnviz_core.model import (
 )
 from cnnviz_core.rules import RULE_KINDS, STANDARD, BackwardRule
 from cnnviz_core.spatial import Geometry
+from cnnviz_tf.copying import StandIns
 from cnnviz_tf.entry import DeclaredShape, Entry, entry_of
 from cnnviz_tf.graph import Graph, within_memory
 from cnnviz_tf.layers import describe
@@ -133,7 +135,7 @@ class TensorFlowModel:
         """What this very network offers."""
         offered = {BLEND, "capture", "replace", "gradient", "curvature", "geometry"}
         offered |= {f"rule:{kind}" for kind in RULE_KINDS}
-        return frozenset(offered if self._entry.root is None else {*offered, "parameters"})
+        return frozenset(offered if self._entry.root is None else {*offered, "parameters", "copy"})
 
     @property
     def inputs(self) -> Mapping[str, InputInfo]:
@@ -224,6 +226,18 @@ class TensorFlowModel:
 
     def parameters(self, layer: str) -> Mapping[str, Array]:
         """Return a layer's arrays; see `Model.parameters`."""
+        return arrays_of(self._found(layer))
+
+    def copied(self, parameters: Mapping[str, Mapping[str, Array]]) -> TensorFlowModel:
+        """Copy the network; see `cnnviz_core.model.CopyableModel.copied`."""
+        changed = [
+            (self._found(layer), check_parameters(given, self.parameters(layer), layer), layer)
+            for layer, given in parameters.items()
+        ]
+        return CopiedModel(self, changed)
+
+    def _found(self, layer: str) -> Any:
+        """Give the layer of Keras that bears a name, or of which a node is named."""
         if self._entry.root is None:
             raise MissingCapabilityError(
                 "an exported network does not say which arrays belong to which layer",
@@ -232,7 +246,7 @@ class TensorFlowModel:
             )
         if layer not in self._entry.layers:
             layer = find_layer(self.layers, layer).path
-        return arrays_of(self._entry.layers[layer])
+        return self._entry.layers[layer]
 
     # ---------------------------------------------------------------- inputs and graphs
 
@@ -343,3 +357,38 @@ class TensorFlowModel:
             batch = len(next(iter(inputs.values())))
             value = np.broadcast_to(np.zeros((), graph.dtype(node)), (batch, *shape))
         return check_replacement(given, value, node)
+
+
+class CopiedModel(TensorFlowModel):
+    """A copy of a network: it runs the network's graphs, and reads variables of its own.
+
+    Parameters
+    ----------
+    original : TensorFlowModel
+        The network, or a copy of one.
+    changed : sequence of (keras.Layer, mapping of str to ndarray, str)
+        The layers that have other arrays, these arrays, checked, and the layers' names.
+    """
+
+    def __init__(
+        self,
+        original: TensorFlowModel,
+        changed: Sequence[tuple[Any, Mapping[str, Array], str]],
+    ) -> None:
+        super().__init__(original._entry, original._output, original._activation)
+        self._lock, self._graphs = original._lock, original._graphs
+        self._any_batch = original._any_batch
+        self._layers, self._seen = original._layers, original._seen
+        layers = [self._entry.root, *self._entry.layers.values()]
+        known = original._stand_ins if isinstance(original, CopiedModel) else None
+        self._stand_ins = StandIns(layers, known)
+        for layer, arrays, name in changed:
+            self._stand_ins.write(layer, arrays, name)
+
+    def parameters(self, layer: str) -> Mapping[str, Array]:
+        """Return a layer's arrays; see `Model.parameters`."""
+        return self._stand_ins.arrays_of(self._found(layer))
+
+    def _graph(self, inputs: Mapping[str, Batch] | None = None) -> Graph:
+        """Give the original's graph for an input, reading the copy's variables."""
+        return super()._graph(inputs).reading(self._stand_ins.stand_in)

@@ -10,7 +10,7 @@ import numpy as np
 from cnnviz_core.model import Array, as_float
 from cnnviz_tf.layers import kind_of_layer
 
-__all__ = ["arrays_of"]
+__all__ = ["arrays_of", "laid_out", "weights_of"]
 
 _NORM: Final = {
     "gamma": "scale",
@@ -18,6 +18,31 @@ _NORM: Final = {
     "moving_mean": "mean",
     "moving_variance": "variance",
 }
+
+
+def weights_of(layer: Any) -> dict[str, Any]:
+    """Give a Keras layer's own variables, not those of layers inside it.
+
+    Parameters
+    ----------
+    layer : keras.Layer
+        The layer.
+
+    Returns
+    -------
+    dict of str to keras.Variable or tf.Variable
+        By Keras' names, such as "kernel".
+    """
+    inner = {
+        id(weight)
+        for sublayer in layer._flatten_layers(include_self=False)
+        for weight in sublayer.weights
+    }
+    return {
+        weight.name.rpartition("/")[2].partition(":")[0]: weight
+        for weight in layer.weights
+        if id(weight) not in inner
+    }
 
 
 def arrays_of(layer: Any) -> Mapping[str, Array]:
@@ -35,16 +60,25 @@ def arrays_of(layer: Any) -> Mapping[str, Array]:
         layer "weight" (C_in, C_out) and "bias"; a normalisation "scale", "shift", "mean",
         "variance" and "epsilon" (C,).  Others keep Keras' names.
     """
-    inner = {
-        id(weight)
-        for sublayer in layer._flatten_layers(include_self=False)
-        for weight in sublayer.weights
-    }
-    arrays = {
-        weight.name.rpartition("/")[2].partition(":")[0]: _array(weight)
-        for weight in layer.weights
-        if id(weight) not in inner
-    }
+    own = {name: as_float(weight.numpy()) for name, weight in weights_of(layer).items()}
+    return {name: np.array(array, order="C") for name, array in laid_out(layer, own).items()}
+
+
+def laid_out(layer: Any, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
+    """Lay out the values of a layer's variables as `arrays_of` gives them.
+
+    Parameters
+    ----------
+    layer : keras.Layer
+        The layer.
+    arrays : mapping of str to ndarray
+        The values, C-contiguous, by Keras' names.
+
+    Returns
+    -------
+    mapping of str to ndarray
+        Views of them, and new arrays where the layer has no variable, such as "epsilon".
+    """
     match kind_of_layer(layer):
         case "conv":
             return _convolution(layer, arrays)
@@ -65,18 +99,13 @@ def arrays_of(layer: Any) -> Mapping[str, Array]:
             return arrays
 
 
-def _array(weight: Any) -> Array:
-    """Copy a variable's value."""
-    return np.array(as_float(weight.numpy()))
-
-
 def _renamed(arrays: Mapping[str, Array], names: Mapping[str, str]) -> dict[str, Array]:
     """Give arrays under other names."""
     return {names.get(name, name): array for name, array in arrays.items()}
 
 
 def _convolution(layer: Any, arrays: Mapping[str, Array]) -> dict[str, Array]:
-    """Lay out a convolution's kernel as (*kernel, C_in / groups, C_out)."""
+    """View a convolution's kernel as (*kernel, C_in / groups, C_out)."""
     depthwise = arrays.get("depthwise_kernel") if "kernel" not in arrays else None
     if "Separable" in type(layer).__name__:
         return dict(arrays)
@@ -86,6 +115,6 @@ def _convolution(layer: Any, arrays: Mapping[str, Array]) -> dict[str, Array]:
     if "Depthwise" in type(layer).__name__:
         kernel = kernel.reshape(*kernel.shape[:-2], 1, -1)
     elif "Transpose" in type(layer).__name__:
-        kernel = np.ascontiguousarray(np.swapaxes(kernel, -1, -2))
+        kernel = np.swapaxes(kernel, -1, -2)
     rest = {k: v for k, v in arrays.items() if k not in ("kernel", "depthwise_kernel")}
     return {"weight": kernel, **rest}

@@ -28,5 +28,7 @@ def cnnviz_backends() -> list[BackendSpec]:
             extra="torch",
             build="cnnviz_torch.build:build",
             path_of="cnnviz_torch.paths:path_of",
+            pooled="cnnviz_torch.heads:pooled",
+            fitted="cnnviz_torch.heads:fitted",
         )
     ]

@@ -11,7 +11,7 @@ from torch import nn
 from cnnviz_core.model import Array
 from cnnviz_torch.arrays import to_array
 
-__all__ = ["arrays_of", "features_of", "kind_of", "layout_of", "type_of"]
+__all__ = ["arrays_of", "features_of", "kind_of", "layout_of", "tensors_of", "type_of"]
 
 _KINDS: Final[dict[str, tuple[type, ...]]] = {
     "conv": (nn.modules.conv._ConvNd,),
@@ -216,33 +216,54 @@ def arrays_of(module: nn.Module) -> dict[str, Array]:
         Under torch's own names, and as torch has them, where the protocol names none.
     """
     cls = _class_of(module)
+    arrays = {
+        name: to_array(tensor, channels_first=False) for name, tensor in tensors_of(module).items()
+    }
+    if issubclass(cls, nn.modules.conv._ConvTransposeNd):
+        kernel = arrays["weight"]
+        arrays["weight"] = kernel.reshape(*kernel.shape[:-2], -1)
+    batch_norm = issubclass(cls, nn.modules.batchnorm._NormBase)
+    if batch_norm and "variance" in arrays and hasattr(module, "eps"):
+        arrays["epsilon"] = np.full_like(arrays["variance"], module.eps)
+    return arrays
+
+
+def tensors_of(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Give a module's own tensors, as views laid out like what `arrays_of` gives.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Any.
+
+    Returns
+    -------
+    dict of str to Tensor
+        What is written to one is written to the module.  The last axis of a transposed
+        convolution's weight is split, (groups, C_out / groups).
+    """
+    cls = _class_of(module)
     if issubclass(cls, nn.modules.conv._ConvNd):
-        return _copied(weight=_kernel(module, cls), bias=getattr(module, "bias", None))
+        return _present(weight=_kernel(module, cls), bias=getattr(module, "bias", None))
     if issubclass(cls, nn.Linear):
-        return _copied(weight=module.weight.T, bias=getattr(module, "bias", None))
+        weight: torch.Tensor = module.weight  # type: ignore[assignment]
+        return _present(weight=weight.T, bias=getattr(module, "bias", None))
     for classes, names in _NAMES.items():
         if issubclass(cls, classes):
-            arrays = _copied(**{name: getattr(module, own, None) for name, own in names.items()})
-            if "variance" in arrays and hasattr(module, "eps"):
-                arrays["epsilon"] = np.full_like(arrays["variance"], module.eps)
-            return arrays
+            return _present(**{name: getattr(module, own, None) for name, own in names.items()})
     own = (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
-    return _copied(**dict(own))
+    return _present(**dict(own))
 
 
 def _kernel(module: Any, cls: type) -> torch.Tensor:
-    """Give a convolution's weight as (...kernel, C_in / groups, C_out)."""
-    weight = module.weight
+    """View a convolution's weight with its kernel's axes first, then C_in / groups, then C_out."""
+    weight: torch.Tensor = module.weight
     if issubclass(cls, nn.modules.conv._ConvTransposeNd):  # (C_in, C_out / groups, ...kernel)
-        groups = getattr(module, "groups", 1)
-        weight = weight.unflatten(0, (groups, -1)).transpose(0, 1).flatten(1, 2).transpose(0, 1)
+        parts = weight.unflatten(0, (getattr(module, "groups", 1), -1))
+        return parts.movedim((1, 0, 2), (-3, -2, -1))
     return weight.movedim((1, 0), (-2, -1))
 
 
-def _copied(**tensors: torch.Tensor | None) -> dict[str, Array]:
-    """Copy what there is."""
-    return {
-        name: to_array(tensor, channels_first=False)
-        for name, tensor in tensors.items()
-        if tensor is not None
-    }
+def _present(**tensors: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    """Leave out what there is not."""
+    return {name: tensor for name, tensor in tensors.items() if tensor is not None}

@@ -14,7 +14,12 @@ from torch import nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from cnnviz_core.blended import BLEND, Batch
-from cnnviz_core.checks import check_cotangent, check_direction, check_replacement
+from cnnviz_core.checks import (
+    check_cotangent,
+    check_direction,
+    check_parameters,
+    check_replacement,
+)
 from cnnviz_core.errors import (
     MissingCapabilityError,
     ParameterError,
@@ -42,6 +47,7 @@ from cnnviz_torch.accepts import accepts
 from cnnviz_torch.arrays import to_array, to_tensor
 from cnnviz_torch.build import SpecNetwork
 from cnnviz_torch.capture import Action, watching
+from cnnviz_torch.copying import copied
 from cnnviz_torch.curvature import bent, twice_differentiable
 from cnnviz_torch.exported import exported_inputs, unflattened
 from cnnviz_torch.flow import Flow
@@ -60,7 +66,7 @@ __all__ = ["TorchModel", "unwrapped", "wrap"]
 
 _ACTIVATIONS = ("softmax", "sigmoid", "none")
 _ALL = frozenset(
-    {BLEND, "capture", "replace", "gradient", "curvature", "geometry", "parameters"}
+    {BLEND, "capture", "replace", "gradient", "curvature", "geometry", "parameters", "copy"}
     | {f"rule:{kind}" for kind in RULE_KINDS}
 )
 _OF_SCRIPTS = frozenset({BLEND, "gradient"})
@@ -413,9 +419,23 @@ class TorchModel:
     def parameters(self, layer: str) -> Mapping[str, Array]:
         """Return a layer's arrays; see `cnnviz_core.model.Model.parameters`."""
         self._need("parameters", "reading a layer's arrays")
+        _, module = self._found(layer)
+        return arrays_of(module)
+
+    def copied(self, parameters: Mapping[str, Mapping[str, Array]]) -> TorchModel:
+        """Copy the network; see `cnnviz_core.model.CopyableModel.copied`."""
+        self._need("copy", "a copy of the network")
+        arrays: dict[str, dict[str, Array]] = {}
+        for layer, given in parameters.items():
+            name, module = self._found(layer)
+            arrays.setdefault(name, {}).update(check_parameters(given, arrays_of(module), layer))
+        return TorchModel(self._network.twin(copied(self._network.module, arrays)))
+
+    def _found(self, layer: str) -> tuple[str, nn.Module]:
+        """Give the name and the module of a layer, of which a node may be named."""
         known = {name: module for name, _, module in named_layers(self._network.module)}
         name = layer if layer in known else find_layer(self.layers, layer).path
-        return arrays_of(known[name])
+        return name, known[name]
 
     def _paths(self) -> dict[nn.Module, str]:
         """Name the network's layers, by their modules."""

@@ -77,6 +77,25 @@ class Network:
         self._structure: Structure | None = None
         self._lock = threading.RLock()
 
+    def twin(self, module: nn.Module) -> Network:
+        """Say of a copy of the network's module what is known of the network.
+
+        Parameters
+        ----------
+        module : nn.Module
+            The copy.
+
+        Returns
+        -------
+        Network
+        """
+        twin = Network(module, self.inputs, self._output, self._activation, self._batch)
+        with self._lock:
+            twin._channels_last = set(self._channels_last)
+            twin._random = self._random
+            twin._structure = self._structure
+        return twin
+
     @property
     def activation(self) -> str:
         """What turns the logits into probabilities; "softmax" as long as no input was seen."""

@@ -14,7 +14,7 @@ from cnnviz.cli.base import Group
 
 __all__ = ["main"]
 
-_EXPLAIN = ("demo", "explain", "compare", "report")
+_EXPLAIN = ("demo", "explain", "compare", "evaluate", "report")
 _LOOK_AROUND = ("methods", "inspectors", "metrics", "layers", "doctor")
 _OWN = (*_EXPLAIN, "inspect", *_LOOK_AROUND)
 

@@ -109,6 +109,11 @@ class Offering(Delegate):
         self._use(("parameters", True))
         return super().parameters(layer)
 
+    def copied(self, parameters: Mapping[str, Mapping[str, Array]]) -> Model:
+        """Copy the network; see `CopyableModel.copied`."""
+        self._use(("copy", True))
+        return super().copied(parameters)
+
     def _use(self, *used: tuple[str, bool]) -> None:
         """Raise where something is used that is not offered."""
         for need, is_used in used:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
 
-from cnnviz_core.checks import check_cotangent, check_direction, check_inputs, check_replacement
+from cnnviz_core.checks import (
+    check_cotangent,
+    check_direction,
+    check_inputs,
+    check_parameters,
+    check_replacement,
+    no_variable,
+)
 from cnnviz_core.errors import UnknownLayerError
 from cnnviz_core.layers import check_nodes, find_layer, is_special
 from cnnviz_core.model import (
@@ -58,12 +66,13 @@ class ReferenceModel:
 
     framework = "numpy"
     capabilities = frozenset(
-        {"capture", "replace", "gradient", "curvature", "geometry", "parameters"}
+        {"capture", "replace", "gradient", "curvature", "geometry", "parameters", "copy"}
         | {f"rule:{kind}" for kind in RULE_KINDS}
     )
 
     def __init__(self, net: NetSpec, dtype: str = "float32") -> None:
         self._net = net
+        self._dtype = dtype
         self._arrays = {
             op.layer: {k: v.astype(dtype) for k, v in net.of_layer(op.layer).items()}
             for op in net.ops
@@ -322,9 +331,24 @@ class ReferenceModel:
 
     def parameters(self, layer: str) -> Mapping[str, Array]:
         """Return a layer's arrays; see `Model.parameters`."""
-        path = layer if layer in self._arrays else find_layer(self.layers, layer).path
+        path = self._path(layer)
         arrays = {key: value.copy() for key, value in self._arrays[path].items()}
         if "variance" in arrays:
             attrs = next(op.attrs for op in self._net.ops if op.layer == path)
             arrays["epsilon"] = np.full_like(arrays["variance"], attrs["epsilon"])
         return arrays
+
+    def copied(self, parameters: Mapping[str, Mapping[str, Array]]) -> ReferenceModel:
+        """Copy the network; see `CopyableModel.copied`."""
+        arrays = {key: value.copy() for key, value in self._net.parameters.items()}
+        for layer, given in parameters.items():
+            for name, values in check_parameters(given, self.parameters(layer), layer).items():
+                key = f"{self._path(layer)}.{name}"
+                if key not in arrays:
+                    raise no_variable(layer, name)
+                arrays[key] = values.copy()
+        return ReferenceModel(dataclasses.replace(self._net, parameters=arrays), self._dtype)
+
+    def _path(self, layer: str) -> str:
+        """Give the path of a layer, of which a node may be named."""
+        return layer if layer in self._arrays else find_layer(self.layers, layer).path
