@@ -38,18 +38,6 @@ def test_adam_is_algorithm_1_of_its_paper(rate, mean, square, epsilon):
             assert steps[t - 1, *at] == pytest.approx(expected, rel=1e-12)
 
 
-def test_adam_descends_as_pytorch_does():
-    torch = pytest.importorskip("torch")
-    at = torch.zeros(2, 3, dtype=torch.float64, requires_grad=True)
-    theirs = torch.optim.Adam([at], lr=0.07, betas=(0.8, 0.99), eps=1e-6)
-    step, ours = Adam(0.07, 0.8, 0.99, 1e-6).begin(), np.zeros((2, 3))
-    for gradient in gradients(30):
-        at.grad = torch.tensor(gradient)
-        theirs.step()
-        ours = ours - step(gradient)
-        np.testing.assert_allclose(ours, at.detach().numpy(), rtol=1e-10)
-
-
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 1e6])
 def test_a_first_step_of_adam_is_its_rate_whatever_the_gradient(scale):
     (g,) = gradients(1)
