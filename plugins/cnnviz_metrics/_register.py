@@ -35,6 +35,24 @@ EVERINGHAM: Final = (
     "Everingham et al., The PASCAL visual object classes challenge: a retrospective, International "
     "Journal of Computer Vision 2015"
 )
+PETSIUK: Final = (
+    "Petsiuk, Das & Saenko, RISE: randomized input sampling for explanation of black-box models, "
+    "BMVC 2018"
+)
+CHATTOPADHAY: Final = "Chattopadhay et al., Grad-CAM++, WACV 2018"
+OPTI_CAM: Final = "Zhang et al., Opti-CAM: optimizing saliency maps for interpretability, 2023"
+GILDENBLAT: Final = "Gildenblat et al., PyTorch library for CAM methods, 2021"
+RONG: Final = (
+    "Rong et al., A consistent and efficient evaluation strategy for attribution methods, ICML 2022"
+)
+BHATT: Final = (
+    "Bhatt, Weller & Moura, Evaluating and aggregating feature-based model explanations, IJCAI 2020"
+)
+FEL: Final = "Fel et al., Xplique: a deep learning explainability toolbox, 2022"
+ANCONA: Final = (
+    "Ancona et al., Towards better understanding of gradient-based attribution methods for deep "
+    "neural networks, ICLR 2018"
+)
 
 
 @hookimpl
@@ -121,5 +139,92 @@ def cnnviz_metrics() -> list[MetricSpec]:
             asks=frozenset({"mask"}),
             references=(EVERINGHAM, CHEFER),
             aliases=("map-iou", "segmentation"),
+        ),
+        MetricSpec(
+            name="deletion",
+            target="cnnviz_metrics.deletion:Deletion",
+            summary="How soon the probability falls as the pixels go that a map ranks highest",
+            family="faithfulness",
+            higher_is_better=False,
+            references=(PETSIUK,),
+            aliases=("deletion-auc", "rise-deletion"),
+            cost="29 forwards",
+        ),
+        MetricSpec(
+            name="insertion",
+            target="cnnviz_metrics.insertion:Insertion",
+            summary="How soon the probability rises as the pixels come that a map ranks highest",
+            family="faithfulness",
+            higher_is_better=True,
+            references=(PETSIUK,),
+            aliases=("insertion-auc", "rise-insertion"),
+            cost="29 forwards",
+        ),
+        MetricSpec(
+            name="average-drop",
+            target="cnnviz_metrics.confidence:AverageDrop",
+            summary="Mean share of the confidence lost where a picture is shown by its map alone",
+            family="faithfulness",
+            higher_is_better=False,
+            references=(CHATTOPADHAY, WANG),
+            aliases=("average-drop-percentage",),
+            cost="2 forwards",
+        ),
+        MetricSpec(
+            name="average-increase",
+            target="cnnviz_metrics.confidence:AverageIncrease",
+            summary="Share of the pictures with more confidence where their map alone is shown",
+            family="faithfulness",
+            higher_is_better=True,
+            references=(CHATTOPADHAY, WANG),
+            aliases=("increase-in-confidence",),
+            cost="2 forwards",
+        ),
+        MetricSpec(
+            name="average-gain",
+            target="cnnviz_metrics.confidence:AverageGain",
+            summary="Mean share of what is missing to certainty gained by the map alone",
+            family="faithfulness",
+            higher_is_better=True,
+            references=(OPTI_CAM,),
+            cost="2 forwards",
+        ),
+        MetricSpec(
+            name="drop-in-confidence",
+            target="cnnviz_metrics.confidence:DropInConfidence",
+            summary="Mean confidence lost where the map alone is shown, undivided",
+            family="faithfulness",
+            higher_is_better=False,
+            references=(GILDENBLAT,),
+            cost="2 forwards",
+        ),
+        MetricSpec(
+            name="road",
+            target="cnnviz_metrics.road:ROAD",
+            summary="How much sooner a class is lost if the highest pixels are imputed first",
+            family="faithfulness",
+            higher_is_better=True,
+            references=(RONG,),
+            aliases=("remove-and-debias",),
+            cost="18 forwards, 18 sparse systems",
+        ),
+        MetricSpec(
+            name="mu-fidelity",
+            target="cnnviz_metrics.mu_fidelity:MuFidelity",
+            summary="Correlation of what random subsets are given with what their removal costs",
+            family="faithfulness",
+            higher_is_better=True,
+            references=(BHATT, FEL),
+            aliases=("fidelity-correlation", "faithfulness-correlation"),
+            cost="200 forwards",
+        ),
+        MetricSpec(
+            name="sensitivity-n",
+            target="cnnviz_metrics.sensitivity_n:SensitivityN",
+            summary="Correlation of what n cells are given with what their removal costs",
+            family="faithfulness",
+            higher_is_better=True,
+            references=(ANCONA,),
+            cost="400 forwards",
         ),
     ]

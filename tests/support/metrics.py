@@ -5,7 +5,7 @@ from __future__ import annotations
 from cnnviz_core.parameters import parameters_of
 from cnnviz_core.registry import get_registry
 
-FEW = {"steps": 5, "samples": 8, "draws": 3, "cells": 3, "fractions": 4, "subsets": 12}
+FEW = {"steps": 5, "samples": 8, "draws": 3, "cells": 3, "fractions": 4}
 """By the parameters' names: few of what takes many."""
 
 
