@@ -155,10 +155,11 @@ class Explained:
 class Metric(Protocol):
     """A metric: a frozen dataclass whose fields are its parameters.
 
-    Two methods are optional: ``passes(model, x) -> int`` says beforehand how many forward passes
-    the measuring of one map takes (0 where it is missing), and ``curves(records)`` gives, of the
-    records of a data set, exhibits that show more than the numbers, such as accuracy over a
-    threshold.
+    Three methods are optional.  ``passes(model, x) -> int`` says beforehand how many forward passes
+    the measuring of one map takes, and ``explanations(model, x) -> int`` how often the method is
+    run again for it (`Explained.again`); both are 0 where they are missing.  ``curves(records)``
+    gives, of the records of a data set, exhibits that show more than the numbers, such as accuracy
+    over a threshold.
 
     Attributes
     ----------

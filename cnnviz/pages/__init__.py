@@ -12,6 +12,7 @@ from cnnviz.explanation import THRESHOLD, Explanation, Normalise
 from cnnviz.inspection import Inspection
 from cnnviz.pages.explained import excerpt, explained
 from cnnviz.pages.inspected import glimpse, inspected
+from cnnviz.pages.templates import template_of
 from cnnviz.pictures import ALPHA, FINE, SMOOTH
 from cnnviz.sheets import Explanations
 from cnnviz_core.errors import ParameterError
@@ -221,7 +222,7 @@ def html_fragment(explanations: Explanations, *, skipped: Mapping[str, str] | No
     ArrayError
         If the explanations are not about the same pictures.
     """
-    piece: str = _template("fragment.html").render(excerpt(explanations, skipped))
+    piece: str = template_of("fragment.html").render(excerpt(explanations, skipped))
     return piece
 
 
@@ -238,7 +239,7 @@ def inspection_fragment(inspection: Inspection) -> str:
     str
         HTML without style sheets or scripts.
     """
-    piece: str = _template("inspection_fragment.html").render(glimpse(inspection))
+    piece: str = template_of("inspection_fragment.html").render(glimpse(inspection))
     return piece
 
 
@@ -250,7 +251,7 @@ def _page(
     boxes: bool = True,
 ) -> str:
     """Make a page of its parts."""
-    page: str = _template("report.html").render(
+    page: str = template_of("report.html").render(
         parts=parts,
         title=title,
         alpha=ALPHA,
@@ -259,17 +260,3 @@ def _page(
         boxes=boxes,
     )
     return page
-
-
-def _template(name: str) -> Any:
-    """Load a template."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("cnnviz", "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    return environment.get_template(name)

@@ -167,11 +167,11 @@ def check_nothing_to_measure_is_not_a_number(metric: Metric) -> None:
 
 
 def check_it_tells_its_cost(metric: Metric) -> None:
-    """The passes, where they are told, are a number that is not negative."""
-    passes = getattr(metric, "passes", None)
-    if passes is not None:
-        explained = _explained()
-        assert passes(explained.model, explained.x) >= 0
+    """Passes and explanations, where they are told, are numbers that are not negative."""
+    explained = _explained()
+    for name in ("passes", "explanations"):
+        tells = getattr(metric, name, None)
+        assert tells is None or tells(explained.model, explained.x) >= 0, name
 
 
 CHECKS: Final[tuple[Callable[[Metric], None], ...]] = (
