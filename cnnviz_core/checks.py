@@ -18,6 +18,7 @@ __all__ = [
     "check_inputs",
     "check_parameters",
     "check_replacement",
+    "no_room_for_a_copy",
     "no_variable",
     "out_of_memory",
 ]
@@ -351,6 +352,25 @@ def check_parameters(
         if not np.array_equal(values, own[name]):
             changed[name] = values
     return changed
+
+
+def no_room_for_a_copy(detail: str) -> OutOfMemoryError:
+    """Say that the memory does not suffice for a copy of a network.
+
+    Parameters
+    ----------
+    detail : str
+        What the framework said.
+
+    Returns
+    -------
+    OutOfMemoryError
+    """
+    return OutOfMemoryError(
+        f"the memory does not suffice for a copy of the network: {detail.strip()}",
+        "room for the network's weights a second time, and for what it computes",
+        "free some memory, or move the network to a device with more of it",
+    )
 
 
 def no_variable(layer: str, name: str) -> ArrayError:

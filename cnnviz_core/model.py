@@ -548,6 +548,8 @@ class CopyableModel(Model, Protocol):
             normalisation.
         UnsupportedModelError
             If the network cannot be copied.
+        OutOfMemoryError
+            If the memory does not suffice for a copy.
         """
         ...
 

@@ -8,9 +8,15 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from cnnviz_core.blended import BLEND, Batch
-from cnnviz_core.checks import check_inputs, check_parameters, check_replacement
+from cnnviz_core.checks import (
+    check_inputs,
+    check_parameters,
+    check_replacement,
+    no_room_for_a_copy,
+)
 from cnnviz_core.errors import (
     ArrayError,
     CnnvizError,
@@ -230,6 +236,7 @@ class TensorFlowModel:
 
     def copied(self, parameters: Mapping[str, Mapping[str, Array]]) -> TensorFlowModel:
         """Copy the network; see `cnnviz_core.model.CopyableModel.copied`."""
+        self._need_layers()
         changed = [
             (self._found(layer), check_parameters(given, self.parameters(layer), layer), layer)
             for layer, given in parameters.items()
@@ -238,15 +245,19 @@ class TensorFlowModel:
 
     def _found(self, layer: str) -> Any:
         """Give the layer of Keras that bears a name, or of which a node is named."""
+        self._need_layers()
+        if layer not in self._entry.layers:
+            layer = find_layer(self.layers, layer).path
+        return self._entry.layers[layer]
+
+    def _need_layers(self) -> None:
+        """Check that the network has layers of Keras."""
         if self._entry.root is None:
             raise MissingCapabilityError(
                 "an exported network does not say which arrays belong to which layer",
                 "a Keras model",
                 "load the network's own code or its .keras file",
             )
-        if layer not in self._entry.layers:
-            layer = find_layer(self.layers, layer).path
-        return self._entry.layers[layer]
 
     # ---------------------------------------------------------------- inputs and graphs
 
@@ -381,7 +392,10 @@ class CopiedModel(TensorFlowModel):
         self._layers, self._seen = original._layers, original._seen
         layers = [self._entry.root, *self._entry.layers.values()]
         known = original._stand_ins if isinstance(original, CopiedModel) else None
-        self._stand_ins = StandIns(layers, known)
+        try:
+            self._stand_ins = StandIns(layers, known)
+        except tf.errors.ResourceExhaustedError as error:
+            raise no_room_for_a_copy(error.message) from error
         for layer, arrays, name in changed:
             self._stand_ins.write(layer, arrays, name)
 

@@ -54,6 +54,7 @@ from cnnviz_torch.flow import Flow
 from cnnviz_torch.geometry import geometry_of
 from cnnviz_torch.graph import Node, ways
 from cnnviz_torch.inputs import Output, Shape, check_loaded, declared_inputs
+from cnnviz_torch.isolation import isolated
 from cnnviz_torch.layers import arrays_of
 from cnnviz_torch.network import Network
 from cnnviz_torch.recording import Recorder
@@ -419,23 +420,25 @@ class TorchModel:
     def parameters(self, layer: str) -> Mapping[str, Array]:
         """Return a layer's arrays; see `cnnviz_core.model.Model.parameters`."""
         self._need("parameters", "reading a layer's arrays")
-        _, module = self._found(layer)
-        return arrays_of(module)
+        _, arrays = self._found(layer)
+        return arrays
 
     def copied(self, parameters: Mapping[str, Mapping[str, Array]]) -> TorchModel:
         """Copy the network; see `cnnviz_core.model.CopyableModel.copied`."""
         self._need("copy", "a copy of the network")
         arrays: dict[str, dict[str, Array]] = {}
         for layer, given in parameters.items():
-            name, module = self._found(layer)
-            arrays.setdefault(name, {}).update(check_parameters(given, arrays_of(module), layer))
+            name, own = self._found(layer)
+            arrays.setdefault(name, {}).update(check_parameters(given, own, layer))
         return TorchModel(self._network.twin(copied(self._network.module, arrays)))
 
-    def _found(self, layer: str) -> tuple[str, nn.Module]:
-        """Give the name and the module of a layer, of which a node may be named."""
+    def _found(self, layer: str) -> tuple[str, dict[str, Array]]:
+        """Give the name and the arrays of a layer, of which a node may be named."""
         known = {name: module for name, _, module in named_layers(self._network.module)}
         name = layer if layer in known else find_layer(self.layers, layer).path
-        return name, known[name]
+        # Some parametrizations change when they are read while they are being trained.
+        with isolated(self._network.module, random=False):
+            return name, arrays_of(known[name])
 
     def _paths(self) -> dict[nn.Module, str]:
         """Name the network's layers, by their modules."""
