@@ -53,6 +53,13 @@ ANCONA: Final = (
     "Ancona et al., Towards better understanding of gradient-based attribution methods for deep "
     "neural networks, ICLR 2018"
 )
+YEH: Final = "Yeh et al., On the (in)fidelity and sensitivity of explanations, NeurIPS 2019"
+CHALASANI: Final = (
+    "Chalasani et al., Concise explanations of neural networks using adversarial training, ICML "
+    "2020"
+)
+NGUYEN: Final = "Nguyen & Martínez, On quantitative aspects of model interpretability, 2020"
+ADEBAYO: Final = "Adebayo et al., Sanity checks for saliency maps, NeurIPS 2018"
 
 
 @hookimpl
@@ -226,5 +233,61 @@ def cnnviz_metrics() -> list[MetricSpec]:
             higher_is_better=True,
             references=(ANCONA,),
             cost="400 forwards",
+        ),
+        MetricSpec(
+            name="infidelity",
+            target="cnnviz_metrics.infidelity:Infidelity",
+            summary="How far a map is from telling what a change of the picture does to the score",
+            family="faithfulness",
+            higher_is_better=False,
+            references=(YEH,),
+            cost="101 forwards",
+        ),
+        MetricSpec(
+            name="max-sensitivity",
+            target="cnnviz_metrics.sensitivity:MaxSensitivity",
+            summary="How much a map changes when the picture changes a little",
+            family="robustness",
+            higher_is_better=False,
+            references=(YEH,),
+            aliases=("sensitivity-max", "sensitivity"),
+            cost="10 explanations",
+        ),
+        MetricSpec(
+            name="complexity",
+            target="cnnviz_metrics.complexity:Complexity",
+            summary="Entropy of the shares that the pixels have in a map",
+            family="complexity",
+            higher_is_better=False,
+            references=(BHATT,),
+            aliases=("entropy",),
+        ),
+        MetricSpec(
+            name="sparseness",
+            target="cnnviz_metrics.complexity:Sparseness",
+            summary="Gini index of the magnitudes of a map's pixels",
+            family="complexity",
+            higher_is_better=True,
+            references=(CHALASANI,),
+            aliases=("gini-index", "gini"),
+        ),
+        MetricSpec(
+            name="effective-complexity",
+            target="cnnviz_metrics.complexity:EffectiveComplexity",
+            summary="Share of the pixels whose magnitude is not small beside the greatest",
+            family="complexity",
+            higher_is_better=False,
+            references=(NGUYEN,),
+        ),
+        MetricSpec(
+            name="sanity-check",
+            target="cnnviz_metrics.sanity:SanityCheck",
+            summary="Likeness of a map to that on copies of the network with random weights",
+            family="sanity",
+            higher_is_better=False,
+            needs=frozenset({"copy", "parameters"}),
+            references=(ADEBAYO,),
+            aliases=("model-randomisation", "model-randomization", "cascading-randomisation"),
+            cost="10 explanations",
         ),
     ]
