@@ -1,4 +1,4 @@
-"""Class activation mapping, for networks that end in global average pooling and a linear layer."""
+"""Class activation mapping, for networks that end in global pooling and a linear layer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ class CAM:
     ``sum_k w_kc A_k``: its mean is the score without the bias.  A network that ends in global
     average pooling of one feature map for each class is the special case of ``w`` the identity.
 
-    That the network has this form is checked numerically on the batch.
+    Behind global max pooling the greatest value of each feature map stands in the place of its
+    mean, and the raw map is the same sum.
+
+    That the network has one of these forms is checked numerically on the batch.
 
     Parameters
     ----------
@@ -40,6 +43,8 @@ class CAM:
     References
     ----------
     Zhou et al., "Learning deep features for discriminative localization", CVPR 2016, equation 2.
+    Oquab et al., "Is object localization for free? Weakly-supervised learning with convolutional
+    neural networks", CVPR 2015: global max pooling.
     """
 
     layer: Annotated[
@@ -68,7 +73,8 @@ class CAM:
         Raises
         ------
         UnsupportedModelError
-            If the scores are not a linear function of the layer's spatial means.
+            If the scores are a linear function neither of the layer's spatial means nor of its
+            greatest values.
         UnknownLayerError
             If the layer does not exist or has no spatial grid.
         TargetError
@@ -93,25 +99,29 @@ class CAM:
 
 
 def _head(model: Model, layer: LayerInfo, features: Array, logits: Array) -> Array:
-    """Find the weights (C, K) by which the scores follow from the layer's spatial means."""
-    pooled = features.mean(axis=tuple(range(1, features.ndim - 1)), dtype=np.float64)
+    """Find the weights (C, K) by which the scores follow from the layer's pooled channels."""
+    positions = tuple(range(1, features.ndim - 1))
+    means = features.mean(axis=positions, dtype=np.float64)
+    greatest = features.max(axis=positions)
     scale = max(float(np.abs(logits).max()), 1e-12)
     closest = np.inf
-    for weight, bias in _candidates(model, layer, pooled.shape[-1], logits):
-        error = float(np.abs(pooled @ weight + bias - logits).max()) / scale
-        if error <= TOLERANCE:
-            return weight.astype(logits.dtype)
-        closest = min(closest, error)
+    for weight, bias in _candidates(model, layer, features.shape[-1], logits):
+        for pooled in (means, greatest):
+            error = float(np.abs(pooled @ weight + bias - logits).max()) / scale
+            if error <= TOLERANCE:
+                return weight.astype(logits.dtype)
+            closest = min(closest, error)
     found = (
         f"the nearest linear layer misses the scores by {closest:.1%} of the largest"
         if np.isfinite(closest)
         else "no linear layer takes as many channels and gives as many scores"
     )
     raise UnsupportedModelError(
-        f"the scores are not a linear function of the spatial means of layer {layer.name!r} "
-        f"({found})",
-        "a network that ends in global average pooling and one linear layer after that layer",
-        "use grad-cam, which equals CAM on such networks and runs on all others",
+        "the scores are a linear function neither of the spatial means nor of the greatest values "
+        f"of layer {layer.name!r} ({found})",
+        "a network that ends in global pooling and one linear layer after that layer",
+        "use grad-cam, which equals CAM behind average pooling and runs on all networks, or make "
+        "such a network of this one with cnnviz.heads.pooled",
     )
 
 
