@@ -90,12 +90,17 @@ _HOMES = {
 }
 
 
+_MODULES = ("datasets", "evaluation", "heads")
+
+
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used."""
+    """Import a public name, or a module of more of them, when it is first used."""
     if name == "__version__":
         from importlib.metadata import version
 
         value: Any = version("cnnviz")
+    elif name in _MODULES:
+        value = importlib.import_module(f"cnnviz.{name}")
     elif name in __all__:
         home = _HOMES.get(name, "cnnviz_core.targets")
         value = getattr(importlib.import_module(home), name)
@@ -107,4 +112,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """List the public names."""
-    return sorted(__all__)
+    return sorted((*__all__, *_MODULES))

@@ -34,7 +34,8 @@ def dataset_of(
     Parameters
     ----------
     pictures : sequence of pictures, or ndarray (N, H, W, C)
-        What `cnnviz.explain` takes: paths, PIL images, arrays.
+        What `cnnviz.explain` takes: paths, PIL images, arrays.  One that stands there several
+        times, under one name, is one picture with several objects.
     labels : sequence of (str, int or None), optional
         The class of each picture.
     boxes : sequence of (array-like (B, 4) or None), optional
@@ -78,12 +79,17 @@ def dataset_of(
                 "give None for a picture that has none",
             )
     builder = Builder(classes, annotated=any(v is not None for v in (labels, boxes, masks)))
+    listed: dict[tuple[str, object], tuple[Path | Picture, list[Sighting]]] = {}
     for i, picture in enumerate(given):
         called = _name(picture, i) if names is None else names[i]
-        source = _source(picture, called, builder)
+        # The same picture again, for another of its classes, is no other picture.
+        key = (called, picture if isinstance(picture, (str, os.PathLike)) else id(picture))
+        source = listed[key][0] if key in listed else _source(picture, called, builder)
         if source is not None:
             own = {key: None if v is None else v[i] for key, v in each.items()}
-            builder.add(Listed(called, called, source, _sightings(called, own, builder)))
+            listed.setdefault(key, (source, []))[1].extend(_sightings(called, own, builder))
+    for (called, _), (source, sightings) in listed.items():
+        builder.add(Listed(called, called, source, sightings))
     return builder.dataset(name, "arrays")
 
 

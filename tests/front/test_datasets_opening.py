@@ -269,3 +269,24 @@ def test_opening_imports_nothing_heavy():
     code += "'matplotlib', 'xml.etree.ElementTree') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "['xml.etree.ElementTree']"
+
+
+def test_a_picture_that_stands_there_again_is_the_same_picture():
+    rng = np.random.default_rng(0)
+    one, two = (Image.fromarray(rng.integers(0, 255, (20, 30, 3), np.uint8)) for _ in range(2))
+    boxes = [[[1, 2, 9, 9]], [[3, 3, 8, 12]], [[0, 0, 5, 5]], [[4, 4, 9, 9]]]
+    dataset = dataset_of(
+        [one, two, one, one],
+        labels=["cat", "cat", "dog", "cat"],
+        boxes=boxes,
+        names=["a", "b", "a", "a"],
+    )
+    assert {item.id: item.boxes.tolist() for item in dataset} == {
+        "a#cat": [boxes[0][0], boxes[3][0]],
+        "a#dog": boxes[2],
+        "b#cat": boxes[1],
+    }
+    assert not dataset.problems
+    # Another picture of the same name is one too many.
+    other = dataset_of([one, two], labels=["cat", "dog"], names=["a", "a"])
+    assert (len(other), dataset.counts, len(other.problems)) == (1, {}, 1)
