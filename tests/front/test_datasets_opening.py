@@ -113,7 +113,7 @@ def test_pictures_of_every_kind(tmp_path):
 def test_what_is_wrong_with_arrays():
     picture = np.zeros((10, 12))
     dataset = dataset_of(
-        [picture, np.zeros(3), picture, picture, picture],
+        [picture, np.zeros(3), picture, picture, picture.copy()],
         labels=["cat"] * 5,
         boxes=[[[1, 2, 3]], None, "box", None, [[1, 2, 3, 4]]],
         masks=[np.zeros((2, 2, 2)), None, None, np.ones((5, 6)), np.full((10, 12), "x")],
