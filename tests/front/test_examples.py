@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+from support.examples import EXAMPLES, run
 
 pytestmark = pytest.mark.skipif(
     not EXAMPLES.is_dir(), reason="the examples are part of the repository, not of the package"
 )
-
-
-def run(script, *arguments, **environment):
-    """Run a script as a user does, with warnings as errors, and give what it printed."""
-    command = [sys.executable, "-W", "error", str(EXAMPLES / script), *map(str, arguments)]
-    whole = {**os.environ, **environment}
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=300, env=whole, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -64,17 +49,6 @@ def test_classes_are_drawn_in_colour(tmp_path):
     assert max(contested["grad-cam"]) < 0.1
     assert min(contested["eigen-cam"]) > 0.4
     assert np.asarray(Image.open(out)).std() > 10
-
-
-@pytest.mark.slow
-def test_the_table_of_photographs(test_data):
-    pytest.importorskip("torch")
-    small = ["--limit", 3, "--resamples", 5]
-    printed = run("localisation_table.py", *small, CNNVIZ_TEST_DATA=str(test_data))
-    lines = [line.split() for line in printed.splitlines() if "[" in line]
-    assert len(lines) == 12
-    cam, grad_cam = ([line[1:] for line in lines if line[0] == m] for m in ("CAM", "Grad-CAM"))
-    assert cam == grad_cam  # the networks end in pooling and one linear layer
 
 
 def test_a_class_alone_has_its_colour_and_contested_places_have_both(colour):
