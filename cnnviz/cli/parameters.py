@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -25,9 +26,10 @@ _METHODS: Final = "cnnviz.methods"
 _ELSEWHERE: Final = frozenset({"layer", "batch_size"})
 
 
-class ParameterCommand(Command):
+class ParameterCommand(Command, ABC):
     """A command of whose options some come from the parameters of methods or inspectors."""
 
+    @abstractmethod
     def owners(self, ctx: click.Context) -> Mapping[str, Sequence[Parameter]]:
         """Say whose parameters become options.
 
@@ -41,7 +43,6 @@ class ParameterCommand(Command):
         mapping of str to sequence of Parameter
             For each method or inspector those that become options.
         """
-        raise NotImplementedError
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """List the command's own options and those that come from parameters."""
