@@ -7,10 +7,10 @@ kept, and a data set can be resampled to say how sure its number is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from cnnviz_core.explainer import Explainer, Maps, present
 from cnnviz_core.model import Array, Model
 from cnnviz_core.targets import Target
 
-__all__ = ["IGNORED", "Annotation", "Explained", "Metric"]
+__all__ = ["IGNORED", "Annotation", "Explained", "Metric", "resampled"]
 
 IGNORED = 255
 """The value of a mask's pixels that count for nothing."""
@@ -88,6 +88,9 @@ class Explained:
         How many pictures a metric should put through the network at once.
     seed : int
         For what a metric draws.
+    kept : dict
+        What metrics keep for the next batch of the same network, under keys of their own.  An
+        evaluation passes the same one with all its batches, and lets go of it at its end.
     """
 
     model: Model
@@ -97,6 +100,7 @@ class Explained:
     annotations: tuple[Annotation, ...]
     batch_size: int = 16
     seed: int = 0
+    kept: dict[Hashable, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         counts = {len(self.x), len(self.maps.raw), len(self.annotations)}
@@ -155,11 +159,14 @@ class Explained:
 class Metric(Protocol):
     """A metric: a frozen dataclass whose fields are its parameters.
 
-    Three methods are optional.  ``passes(model, x) -> int`` says beforehand how many forward passes
-    the measuring of one map takes, and ``explanations(model, x) -> int`` how often the method is
+    Four methods are optional.  ``passes(model, x) -> int`` says beforehand how many forward passes
+    the measuring of one map takes, counted as `cnnviz_core.explainer.passes_of` does, and
+    ``explanations(model, x) -> int`` how often the method is
     run again for it (`Explained.again`); both are 0 where they are missing.  ``curves(records)``
     gives, of the records of a data set, exhibits that show more than the numbers, such as accuracy
-    over a threshold.
+    over a threshold.  ``resample(records, counts)`` gives at once what `summarise` would give of
+    many data sets, as `resampled` does, of which it is the fast way: a mean becomes a product of
+    matrices.
 
     Attributes
     ----------
@@ -202,3 +209,33 @@ class Metric(Protocol):
             The most important number first; NaN where there is nothing to sum up.
         """
         ...
+
+
+def resampled(metric: Metric, records: Mapping[str, Array], counts: Array) -> Mapping[str, Array]:
+    """Sum up many data sets that are made of the pictures of one.
+
+    Parameters
+    ----------
+    metric : Metric
+        The metric: one that has the method ``resample`` is asked once, another one data set after
+        data set.
+    records : mapping of str to ndarray (N, ...)
+        Its records of the pictures.
+    counts : ndarray (R, N) of float64
+        How often each picture stands in each of R data sets, at least one: whole numbers from 0.
+
+    Returns
+    -------
+    mapping of str to ndarray (R,)
+        The numbers of `Metric.summarise`; NaN for a data set of which it does not tell one.
+    """
+    at_once = getattr(metric, "resample", None)
+    if at_once is not None:
+        found: Mapping[str, Array] = at_once(records, counts)
+        return found
+    summaries = []
+    for times in counts.astype(np.int64):
+        rows = np.repeat(np.arange(len(times)), times)
+        summaries.append(metric.summarise({name: array[rows] for name, array in records.items()}))
+    names = dict.fromkeys(name for summary in summaries for name in summary)
+    return {name: np.array([each.get(name, np.nan) for each in summaries]) for name in names}

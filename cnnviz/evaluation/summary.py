@@ -12,6 +12,7 @@ import numpy as np
 from cnnviz.evaluation.asking import Measure
 from cnnviz.tables import Table
 from cnnviz_core.errors import ParameterError
+from cnnviz_core.metric import resampled
 from cnnviz_core.model import Array
 from cnnviz_core.progress import advance
 
@@ -19,6 +20,9 @@ __all__ = ["LEVEL", "Resampling", "Score", "count_measured", "matrix", "scores_o
 
 LEVEL: Final = 0.95
 """How often an interval is to hold the number."""
+
+_HELD: Final = 2**22
+"""How many numbers of how often a picture was drawn are held at once: 32 MB of them."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +96,9 @@ class Resampling:
     Examples
     --------
     >>> draws = Resampling(pictures=4, times=2, seed=0)
-    >>> [rows.tolist() for rows in draws] == [rows.tolist() for rows in draws]
-    True
+    >>> (counts,) = draws.counts()
+    >>> counts.sum(axis=1).tolist()
+    [4.0, 4.0]
     """
 
     pictures: int
@@ -109,10 +114,22 @@ class Resampling:
     def __len__(self) -> int:
         return self.times
 
-    def __iter__(self) -> Iterator[Array]:
+    def counts(self) -> Iterator[Array]:
+        """Draw, as many times at once as take little memory.
+
+        Yields
+        ------
+        ndarray (R, pictures) of float64
+            How often each picture was drawn, R times; `times` in all.
+        """
         rng = np.random.default_rng(self.seed)
-        for _ in range(self.times):
-            yield rng.integers(0, self.pictures, self.pictures)
+        at_once = max(1, _HELD // max(1, self.pictures))
+        for start in range(0, self.times, at_once):
+            counts = np.empty((min(at_once, self.times - start), self.pictures))
+            for row in counts:
+                drawn = rng.integers(0, self.pictures, self.pictures)
+                row[:] = np.bincount(drawn, minlength=self.pictures)
+            yield counts
 
 
 def count_measured(records: Mapping[str, Array]) -> int:
@@ -155,23 +172,35 @@ def scores_of(
     """
     found: list[Score] = []
     samples: dict[str, Array] = {}
+    drawn = _drawn(measure, records, draws)
     for method, own in records.items():
-        values = dict(measure.metric.summarise(own))
-        drawn = np.full((len(draws), len(values)), np.nan)
-        for i, rows in enumerate(draws):
-            again = measure.metric.summarise({name: array[rows] for name, array in own.items()})
-            drawn[i] = list(again.values())
-            advance(f"resampling {measure.label} of {method}", i + 1, len(draws))
-        samples[method] = drawn[:, 0]
         pictures = count_measured(own)
-        for k, (name, value) in enumerate(values.items()):
-            low, high = _interval(drawn[:, k])
+        for k, (name, value) in enumerate(measure.metric.summarise(own).items()):
+            sample = drawn[method].get(name, np.full(len(draws), np.nan))
+            low, high = _interval(sample)
             found.append(
                 Score(
                     method, measure.label, name, k == 0, float(value), low, high, pictures=pictures
                 )
             )
+            samples.setdefault(method, sample)
     return _ranked(found, samples, measure.higher_is_better)
+
+
+def _drawn(
+    measure: Measure, records: Mapping[str, Mapping[str, Array]], draws: Resampling
+) -> dict[str, dict[str, Array]]:
+    """Give the numbers (times,) of every method of the same resampled data sets, by their names."""
+    drawn: dict[str, dict[str, Array]] = {method: {} for method in records}
+    done = 0
+    for counts in draws.counts():
+        part = slice(done, done + len(counts))
+        for method, own in records.items():
+            for name, values in resampled(measure.metric, own, counts).items():
+                drawn[method].setdefault(name, np.full(len(draws), np.nan))[part] = values
+        done = part.stop
+        advance(f"resampling {measure.label}", done, len(draws))
+    return drawn
 
 
 def _interval(drawn: Array) -> tuple[float, float]:

@@ -22,7 +22,7 @@ from typing import Any, Final
 import numpy as np
 
 from cnnviz_core.explainer import Explainer, Maps
-from cnnviz_core.metric import Annotation, Explained, Metric
+from cnnviz_core.metric import Annotation, Explained, Metric, resampled
 from cnnviz_core.model import INPUT, LOGITS, Array, Model
 from cnnviz_core.parameters import parameters_of
 from cnnviz_core.targets import ClassScore, Target, scores_of
@@ -160,6 +160,18 @@ def check_it_can_be_resampled(metric: Metric) -> None:
     np.testing.assert_allclose(list(one.values()), list(two.values()), rtol=1e-9)
 
 
+def check_many_data_sets_are_summed_up_alike(metric: Metric) -> None:
+    """Many data sets of the same pictures have the numbers that each has on its own."""
+    records = {k: np.asarray(v) for k, v in metric.measure(_explained()).items()}
+    counts = np.array([[1, 1, 1, 1, 1], [0, 3, 1, 1, 2], [2, 0, 3, 1, 1], [0, 0, 0, 0, 4], [0] * 5])
+    found = resampled(metric, records, counts.astype(np.float64))
+    for row, times in enumerate(counts):
+        alone = metric.summarise({k: np.repeat(v, times, axis=0) for k, v in records.items()})
+        assert list(found) == list(alone)
+        together = [values[row] for values in found.values()]
+        np.testing.assert_allclose(together, list(alone.values()), rtol=1e-9, atol=1e-12)
+
+
 def check_nothing_to_measure_is_not_a_number(metric: Metric) -> None:
     """Of no picture at all there is no number, and that is no error."""
     records = {k: np.asarray(v)[:0] for k, v in metric.measure(_explained()).items()}
@@ -183,6 +195,7 @@ CHECKS: Final[tuple[Callable[[Metric], None], ...]] = (
     check_a_flat_map_is_measured,
     check_it_sums_up,
     check_it_can_be_resampled,
+    check_many_data_sets_are_summed_up_alike,
     check_nothing_to_measure_is_not_a_number,
     check_it_tells_its_cost,
 )

@@ -38,8 +38,3 @@ def each_map(maps: Array, what: str) -> Iterator[tuple[int, Array, str]]:
     for row, map in enumerate(maps):
         if np.isfinite(map).all():
             yield row, map, f"{what}, picture {row + 1} of {len(maps)}"
-
-
-def mean_or_nan(values: Array) -> float:
-    """Give the mean; NaN where there is no value."""
-    return float(values.mean()) if len(values) else float("nan")

@@ -14,7 +14,7 @@ from cnnviz_core.metric import Explained
 from cnnviz_core.model import Array
 from cnnviz_core.parameters import Help, Range
 from cnnviz_metrics._regions import boxes_in
-from cnnviz_metrics._rows import measured
+from cnnviz_metrics._rows import Resampled, counted, mean, ratio, total
 
 __all__ = ["BoxAccuracy", "BoxRule", "matches", "rule_boxes"]
 
@@ -103,7 +103,7 @@ def matches(overlaps: Array, delta: float = 0.5) -> int:
 
 
 @dataclass(frozen=True)
-class BoxAccuracy:
+class BoxAccuracy(Resampled):
     """Share of pictures in which the box that a fixed rule gives is right.
 
     The map is taken as its method shows it, at the input's size.
@@ -171,29 +171,30 @@ class BoxAccuracy:
             records["matched"][row] = matches(overlaps, self.delta)
         return records
 
-    def summarise(self, records: Mapping[str, Array]) -> Mapping[str, float]:
-        """Sum up the records of a data set.
+    def resample(self, records: Mapping[str, Array], counts: Array) -> Mapping[str, Array]:
+        """Sum up data sets in which pictures stand several times; see `resampled`.
 
         Parameters
         ----------
         records : mapping of str to ndarray
             Those of any number of pictures.
+        counts : ndarray (R, N)
+            How often each picture stands in each data set.
 
         Returns
         -------
-        mapping of str to float
+        mapping of str to ndarray (R,)
             In [0, 1]: ``accuracy``, the share of pictures with a right box; ``mean_iou``, the mean
             of the best overlaps; ``precision``, the share of all found boxes, and ``recall``, that
             of all true ones, that have a partner.
         """
-        overlap, found, true, matched = measured(*(records[k] for k in _COMPARED))
-        if not len(overlap):
-            return dict.fromkeys(("accuracy", "mean_iou", "precision", "recall"), float("nan"))
+        counts, overlap, *pairs = counted(counts, *(records[k] for k in _COMPARED))
+        found, true, matched = total(counts, np.stack(pairs, axis=1)).T
         return {
-            "accuracy": float((overlap >= self.delta).mean()),
-            "mean_iou": float(overlap.mean()),
-            "precision": float(matched.sum() / found.sum()) if found.any() else float("nan"),
-            "recall": float(matched.sum() / true.sum()),
+            "accuracy": mean(counts, overlap >= self.delta),
+            "mean_iou": mean(counts, overlap),
+            "precision": ratio(matched, found),
+            "recall": ratio(matched, true),
         }
 
 

@@ -11,8 +11,7 @@ import numpy as np
 from cnnviz_core.metric import Explained
 from cnnviz_core.model import Array
 from cnnviz_core.parameters import Help, Range
-from cnnviz_metrics._judging import mean_or_nan
-from cnnviz_metrics._rows import measured
+from cnnviz_metrics._rows import Resampled, counted, mean
 
 __all__ = [
     "Complexity",
@@ -130,7 +129,7 @@ def _shares(maps: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class Complexity:
+class Complexity(Resampled):
     """Entropy of the shares that the pixels have in a map.
 
     The map is taken as its method shows it, at the input's size.  The lower, the fewer pixels the
@@ -159,24 +158,26 @@ class Complexity:
         """
         return {"complexity": entropy(explained.shown)}
 
-    def summarise(self, records: Mapping[str, Array]) -> Mapping[str, float]:
-        """Sum up the records of a data set.
+    def resample(self, records: Mapping[str, Array], counts: Array) -> Mapping[str, Array]:
+        """Sum up data sets in which pictures stand several times; see `resampled`.
 
         Parameters
         ----------
         records : mapping of str to ndarray
             Those of any number of pictures.
+        counts : ndarray (R, N)
+            How often each picture stands in each data set.
 
         Returns
         -------
-        mapping of str to float
+        mapping of str to ndarray (R,)
             ``complexity``, the mean.
         """
-        return _mean(records, "complexity")
+        return _mean(records, counts, "complexity")
 
 
 @dataclass(frozen=True)
-class Sparseness:
+class Sparseness(Resampled):
     """Gini index of the magnitudes of a map's pixels.
 
     The map is taken as its method shows it, at the input's size.  The higher, the fewer pixels have
@@ -205,24 +206,26 @@ class Sparseness:
         """
         return {"sparseness": gini_index(explained.shown)}
 
-    def summarise(self, records: Mapping[str, Array]) -> Mapping[str, float]:
-        """Sum up the records of a data set.
+    def resample(self, records: Mapping[str, Array], counts: Array) -> Mapping[str, Array]:
+        """Sum up data sets in which pictures stand several times; see `resampled`.
 
         Parameters
         ----------
         records : mapping of str to ndarray
             Those of any number of pictures.
+        counts : ndarray (R, N)
+            How often each picture stands in each data set.
 
         Returns
         -------
-        mapping of str to float
+        mapping of str to ndarray (R,)
             ``sparseness``, the mean.
         """
-        return _mean(records, "sparseness")
+        return _mean(records, counts, "sparseness")
 
 
 @dataclass(frozen=True)
-class EffectiveComplexity:
+class EffectiveComplexity(Resampled):
     """Share of the pixels whose magnitude is not small beside the greatest.
 
     The map is taken as its method shows it, at the input's size.  The lower, the fewer pixels the
@@ -264,23 +267,25 @@ class EffectiveComplexity:
         pixels = shown[0].size
         return {"effective_complexity": effective_complexity(shown, self.threshold) / pixels}
 
-    def summarise(self, records: Mapping[str, Array]) -> Mapping[str, float]:
-        """Sum up the records of a data set.
+    def resample(self, records: Mapping[str, Array], counts: Array) -> Mapping[str, Array]:
+        """Sum up data sets in which pictures stand several times; see `resampled`.
 
         Parameters
         ----------
         records : mapping of str to ndarray
             Those of any number of pictures.
+        counts : ndarray (R, N)
+            How often each picture stands in each data set.
 
         Returns
         -------
-        mapping of str to float
+        mapping of str to ndarray (R,)
             ``effective_complexity``, the mean.
         """
-        return _mean(records, "effective_complexity")
+        return _mean(records, counts, "effective_complexity")
 
 
-def _mean(records: Mapping[str, Array], name: str) -> Mapping[str, float]:
+def _mean(records: Mapping[str, Array], counts: Array, name: str) -> Mapping[str, Array]:
     """Sum up a record by its mean."""
-    (values,) = measured(records[name])
-    return {name: mean_or_nan(values)}
+    counts, values = counted(counts, records[name])
+    return {name: mean(counts, values)}

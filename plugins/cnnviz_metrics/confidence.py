@@ -15,8 +15,8 @@ from cnnviz_core.metric import Explained
 from cnnviz_core.model import Array, Model
 from cnnviz_core.parameters import Help
 from cnnviz_core.scoring import score
-from cnnviz_metrics._judging import ScoreOf, judged, mean_or_nan
-from cnnviz_metrics._rows import measured
+from cnnviz_metrics._judging import ScoreOf, judged
+from cnnviz_metrics._rows import Resampled, counted, mean
 from cnnviz_metrics.imputation import LinearImputation
 from cnnviz_metrics.pixel_order import ranks
 
@@ -156,7 +156,7 @@ def relative_gains(whole: Array, shown: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class _Confidence:
+class _Confidence(Resampled):
     """What the metrics of this file have in common: their parameters and their record."""
 
     showing: Annotated[
@@ -200,12 +200,12 @@ class _Confidence:
         """Give the forward passes for one map."""
         return 2
 
-    def _named(self, name: str, values: Array) -> Mapping[str, float]:
-        """Give the mean of what is no NaN, under a name that says how it was measured."""
-        (values,) = measured(values)
+    def _named(self, name: str, counts: Array, values: Array) -> Mapping[str, Array]:
+        """Give the means of what is no NaN, under a name that says how it was measured."""
+        counts, values = counted(counts, values)
         variant = self.showing.replace("-", "_")
         of = "" if self.score == "probability" else "_of_target"
-        return {f"{name}_{variant}{of}": mean_or_nan(values)}
+        return {f"{name}_{variant}{of}": mean(counts, values)}
 
 
 @dataclass(frozen=True)
@@ -228,20 +228,23 @@ class AverageDrop(_Confidence):
     Chattopadhay et al., "Grad-CAM++", WACV 2018, section 4.1: average drop.
     """
 
-    def summarise(self, records: Mapping[str, Array]) -> Mapping[str, float]:
-        """Sum up the records of a data set.
+    def resample(self, records: Mapping[str, Array], counts: Array) -> Mapping[str, Array]:
+        """Sum up data sets in which pictures stand several times; see `resampled`.
 
         Parameters
         ----------
         records : mapping of str to ndarray
             Those of any number of pictures.
+        counts : ndarray (R, N)
+            How often each picture stands in each data set.
 
         Returns
         -------
-        mapping of str to float
+        mapping of str to ndarray (R,)
             ``average_drop_``, followed by what was shown: a fraction in [0, 1], not a percentage.
         """
-        return self._named("average_drop", relative_drops(records["whole"], records["shown"]))
+        drops = relative_drops(records["whole"], records["shown"])
+        return self._named("average_drop", counts, drops)
 
 
 @dataclass(frozen=True)
@@ -264,21 +267,23 @@ class AverageIncrease(_Confidence):
     Chattopadhay et al., "Grad-CAM++", WACV 2018, section 4.1: increase in confidence.
     """
 
-    def summarise(self, records: Mapping[str, Array]) -> Mapping[str, float]:
-        """Sum up the records of a data set.
+    def resample(self, records: Mapping[str, Array], counts: Array) -> Mapping[str, Array]:
+        """Sum up data sets in which pictures stand several times; see `resampled`.
 
         Parameters
         ----------
         records : mapping of str to ndarray
             Those of any number of pictures.
+        counts : ndarray (R, N)
+            How often each picture stands in each data set.
 
         Returns
         -------
-        mapping of str to float
+        mapping of str to ndarray (R,)
             ``average_increase_``, followed by what was shown: a fraction in [0, 1].
         """
-        whole, shown = measured(records["whole"], records["shown"])
-        return self._named("average_increase", shown > whole)
+        counts, whole, shown = counted(counts, records["whole"], records["shown"])
+        return self._named("average_increase", counts, shown > whole)
 
 
 @dataclass(frozen=True)
@@ -302,20 +307,23 @@ class AverageGain(_Confidence):
     Zhang et al., "Opti-CAM: optimizing saliency maps for interpretability", 2023.
     """
 
-    def summarise(self, records: Mapping[str, Array]) -> Mapping[str, float]:
-        """Sum up the records of a data set.
+    def resample(self, records: Mapping[str, Array], counts: Array) -> Mapping[str, Array]:
+        """Sum up data sets in which pictures stand several times; see `resampled`.
 
         Parameters
         ----------
         records : mapping of str to ndarray
             Those of any number of pictures.
+        counts : ndarray (R, N)
+            How often each picture stands in each data set.
 
         Returns
         -------
-        mapping of str to float
+        mapping of str to ndarray (R,)
             ``average_gain_``, followed by what was shown: a fraction in [0, 1].
         """
-        return self._named("average_gain", relative_gains(records["whole"], records["shown"]))
+        gains = relative_gains(records["whole"], records["shown"])
+        return self._named("average_gain", counts, gains)
 
 
 @dataclass(frozen=True)
@@ -339,18 +347,20 @@ class DropInConfidence(_Confidence):
     Gildenblat et al., "PyTorch library for CAM methods", 2021: ``DropInConfidence``.
     """
 
-    def summarise(self, records: Mapping[str, Array]) -> Mapping[str, float]:
-        """Sum up the records of a data set.
+    def resample(self, records: Mapping[str, Array], counts: Array) -> Mapping[str, Array]:
+        """Sum up data sets in which pictures stand several times; see `resampled`.
 
         Parameters
         ----------
         records : mapping of str to ndarray
             Those of any number of pictures.
+        counts : ndarray (R, N)
+            How often each picture stands in each data set.
 
         Returns
         -------
-        mapping of str to float
+        mapping of str to ndarray (R,)
             ``drop_in_confidence_``, followed by what was shown, in units of the score.
         """
-        whole, shown = measured(records["whole"], records["shown"])
-        return self._named("drop_in_confidence", np.maximum(whole - shown, 0))
+        counts, whole, shown = counted(counts, records["whole"], records["shown"])
+        return self._named("drop_in_confidence", counts, np.maximum(whole - shown, 0))

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-import numpy as np
-
-from cnnviz_core.exhibits import Exhibit
 from cnnviz_core.fills import Fill, filling
 from cnnviz_core.metric import Explained
 from cnnviz_core.model import Array, Model
 from cnnviz_core.pace import BatchSize
-from cnnviz_core.parameters import Help, Range
+from cnnviz_core.parameters import Help
 from cnnviz_core.perturb import score_masked
 from cnnviz_core.targets import Target
-from cnnviz_metrics._curves import draw_curves, summarise_curves
-from cnnviz_metrics._judging import ScoreOf, each_map, judged
-from cnnviz_metrics.pixel_order import OrderMasks, step_counts
+from cnnviz_metrics._curves import PixelCurve
+from cnnviz_metrics.pixel_order import OrderMasks
 
 __all__ = ["Deletion", "deletion_curve"]
 
@@ -83,7 +77,7 @@ def deletion_curve(
 
 
 @dataclass(frozen=True)
-class Deletion:
+class Deletion(PixelCurve):
     """Area under the score's curve as the pixels are deleted that the map ranks highest.
 
     The map is taken as its method shows it, at the input's size.  The score is taken after each of
@@ -110,10 +104,6 @@ class Deletion:
     BMVC 2018: deletion.
     """
 
-    steps: Annotated[int, Range(1), Help("in how many steps all pixels are deleted")] = 28
-    pixels: Annotated[
-        int | None, Range(1), Help("pixels deleted in each step; none: as steps says")
-    ] = None
     fill: Annotated[
         Fill,
         Help(
@@ -121,60 +111,22 @@ class Deletion:
             "around continued, or an array"
         ),
     ] = 0.0
-    score: ScoreOf = "probability"
 
-    needs: ClassVar[frozenset[str]] = frozenset()
+    name: ClassVar[str] = "deletion"
+    changed: ClassVar[str] = "deleted"
 
-    def measure(self, explained: Explained) -> Mapping[str, Array]:
-        """Measure the maps of a batch.
-
-        Parameters
-        ----------
-        explained : Explained
-            The batch.
-
-        Returns
-        -------
-        mapping of str to ndarray
-            ``curve`` (N, K + 1), the score after each of K steps, the whole picture's first.
-        """
-        counts = step_counts(math.prod(explained.size), self.steps, self.pixels)
-        curves = np.full((len(explained), len(counts)), np.nan)
-        targets = judged(explained, self.score)
-        for row, map, what in each_map(explained.shown, "deletion"):
-            curves[row] = deletion_curve(
-                explained.model,
-                explained.x[row],
-                targets[row],
-                map,
-                counts,
-                fill=self.fill,
-                seed=explained.seed,
-                batch_size=explained.batch_size,
-                what=what,
-            )
-        return {"curve": curves}
-
-    def summarise(self, records: Mapping[str, Array]) -> Mapping[str, float]:
-        """Sum up the records of a data set.
-
-        Parameters
-        ----------
-        records : mapping of str to ndarray
-            Those of any number of pictures.
-
-        Returns
-        -------
-        mapping of str to float
-            ``auc``, the mean area under the curves; ``start`` and ``end``, the mean scores of the
-            whole pictures and of what is left when all pixels are deleted.
-        """
-        return summarise_curves(records)
-
-    def curves(self, records: Mapping[str, Array]) -> tuple[Exhibit, ...]:
-        """Draw the mean curve."""
-        return draw_curves(records, "Deletion", "share of the pixels deleted", self.score)
-
-    def passes(self, model: Model, x: Array) -> int:
-        """Give the forward passes for one map."""
-        return len(step_counts(math.prod(x.shape[1:-1]), self.steps, self.pixels))
+    def curve(
+        self, explained: Explained, row: int, target: Target, map: Array, counts: Array, what: str
+    ) -> Array:
+        """Score a picture of a batch with ever more of its pixels deleted (K + 1,)."""
+        return deletion_curve(
+            explained.model,
+            explained.x[row],
+            target,
+            map,
+            counts,
+            fill=self.fill,
+            seed=explained.seed,
+            batch_size=explained.batch_size,
+            what=what,
+        )

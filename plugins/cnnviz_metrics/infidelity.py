@@ -19,8 +19,7 @@ from cnnviz_core.pace import BatchSize, in_pace
 from cnnviz_core.parameters import Help, Range
 from cnnviz_core.progress import advance
 from cnnviz_core.targets import Target, scores_of, target_node
-from cnnviz_metrics._judging import mean_or_nan
-from cnnviz_metrics._rows import measured
+from cnnviz_metrics._rows import Resampled, counted, mean
 
 __all__ = [
     "Gaussian",
@@ -263,7 +262,7 @@ def expected_error(predicted: Array, found: Array) -> float:
 
 
 @dataclass(frozen=True)
-class Infidelity:
+class Infidelity(Resampled):
     """Mean squared error of a map as a linear model of the score around the picture.
 
     The inner product of the map with a change of the picture should be the change of the score.
@@ -362,21 +361,23 @@ class Infidelity:
             return Gaussian(sample, self.noise, seed)
         return Squares(sample, filling(sample, self.fill, seed), self.side, seed)
 
-    def summarise(self, records: Mapping[str, Array]) -> Mapping[str, float]:
-        """Sum up the records of a data set.
+    def resample(self, records: Mapping[str, Array], counts: Array) -> Mapping[str, Array]:
+        """Sum up data sets in which pictures stand several times; see `resampled`.
 
         Parameters
         ----------
         records : mapping of str to ndarray
             Those of any number of pictures.
+        counts : ndarray (R, N)
+            How often each picture stands in each data set.
 
         Returns
         -------
-        mapping of str to float
+        mapping of str to ndarray (R,)
             ``infidelity`` and ``scale``, the means.
         """
-        errors, scales = measured(records["infidelity"], records["scale"])
-        return {"infidelity": mean_or_nan(errors), "scale": mean_or_nan(scales)}
+        counts, errors, scales = counted(counts, records["infidelity"], records["scale"])
+        return {"infidelity": mean(counts, errors), "scale": mean(counts, scales)}
 
     def passes(self, model: Model, x: Array) -> int:
         """Give the forward passes for one map."""

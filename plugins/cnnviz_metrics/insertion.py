@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Final, Literal, TypeAlias
 
 import numpy as np
 
-from cnnviz_core.exhibits import Exhibit
 from cnnviz_core.fills import Fill, Filling, Fixed, filling
 from cnnviz_core.metric import Explained
 from cnnviz_core.model import Array, Model
 from cnnviz_core.pace import BatchSize
-from cnnviz_core.parameters import Help, Range
+from cnnviz_core.parameters import Help
 from cnnviz_core.perturb import score_masked
 from cnnviz_core.targets import Target
-from cnnviz_metrics._curves import draw_curves, summarise_curves
-from cnnviz_metrics._judging import ScoreOf, each_map, judged
-from cnnviz_metrics.pixel_order import OrderMasks, step_counts
+from cnnviz_metrics._curves import PixelCurve
+from cnnviz_metrics.pixel_order import OrderMasks
 
 __all__ = ["Canvas", "Insertion", "insertion_curve", "small_blur"]
 
@@ -127,7 +123,7 @@ def insertion_curve(
 
 
 @dataclass(frozen=True)
-class Insertion:
+class Insertion(PixelCurve):
     """Area under the score's curve as the pixels are inserted that the map ranks highest.
 
     The map is taken as its method shows it, at the input's size.  The score is taken after each of
@@ -154,10 +150,6 @@ class Insertion:
     BMVC 2018: insertion.
     """
 
-    steps: Annotated[int, Range(1), Help("in how many steps all pixels are inserted")] = 28
-    pixels: Annotated[
-        int | None, Range(1), Help("pixels inserted in each step; none: as steps says")
-    ] = None
     start: Annotated[
         Canvas,
         Help(
@@ -165,60 +157,22 @@ class Insertion:
             "the picture blurred much, noise, what is around continued, or an array"
         ),
     ] = "small-blur"
-    score: ScoreOf = "probability"
 
-    needs: ClassVar[frozenset[str]] = frozenset()
+    name: ClassVar[str] = "insertion"
+    changed: ClassVar[str] = "inserted"
 
-    def measure(self, explained: Explained) -> Mapping[str, Array]:
-        """Measure the maps of a batch.
-
-        Parameters
-        ----------
-        explained : Explained
-            The batch.
-
-        Returns
-        -------
-        mapping of str to ndarray
-            ``curve`` (N, K + 1), the score after each of K steps, the whole picture's last.
-        """
-        counts = step_counts(math.prod(explained.size), self.steps, self.pixels)
-        curves = np.full((len(explained), len(counts)), np.nan)
-        targets = judged(explained, self.score)
-        for row, map, what in each_map(explained.shown, "insertion"):
-            curves[row] = insertion_curve(
-                explained.model,
-                explained.x[row],
-                targets[row],
-                map,
-                counts,
-                start=self.start,
-                seed=explained.seed,
-                batch_size=explained.batch_size,
-                what=what,
-            )
-        return {"curve": curves}
-
-    def summarise(self, records: Mapping[str, Array]) -> Mapping[str, float]:
-        """Sum up the records of a data set.
-
-        Parameters
-        ----------
-        records : mapping of str to ndarray
-            Those of any number of pictures.
-
-        Returns
-        -------
-        mapping of str to float
-            ``auc``, the mean area under the curves; ``start`` and ``end``, the mean scores of what
-            pixels are inserted into and of the whole pictures.
-        """
-        return summarise_curves(records)
-
-    def curves(self, records: Mapping[str, Array]) -> tuple[Exhibit, ...]:
-        """Draw the mean curve."""
-        return draw_curves(records, "Insertion", "share of the pixels inserted", self.score)
-
-    def passes(self, model: Model, x: Array) -> int:
-        """Give the forward passes for one map."""
-        return len(step_counts(math.prod(x.shape[1:-1]), self.steps, self.pixels))
+    def curve(
+        self, explained: Explained, row: int, target: Target, map: Array, counts: Array, what: str
+    ) -> Array:
+        """Score a picture of a batch with ever more of its pixels inserted (K + 1,)."""
+        return insertion_curve(
+            explained.model,
+            explained.x[row],
+            target,
+            map,
+            counts,
+            start=self.start,
+            seed=explained.seed,
+            batch_size=explained.batch_size,
+            what=what,
+        )

@@ -15,7 +15,7 @@ from cnnviz_core.model import Array, Model
 from cnnviz_core.parameters import Help, Range
 from cnnviz_core.targets import ClassProbability, ClassScore, Target
 from cnnviz_metrics._regions import boxes_in
-from cnnviz_metrics._rows import measured
+from cnnviz_metrics._rows import Resampled, counted, mean
 from cnnviz_metrics.boxes import BoxRule, rule_boxes
 
 __all__ = ["LocalisationError", "guess_ranks", "localisation_errors"]
@@ -100,7 +100,7 @@ def localisation_errors(
 
 
 @dataclass(frozen=True)
-class LocalisationError:
+class LocalisationError(Resampled):
     """Share of pictures of which no guess has both the right class and a right box.
 
     The box of a guess is put around the largest component of what lies above a share of the maximum
@@ -172,28 +172,28 @@ class LocalisationError:
         """Give the forward passes for one map, if it is that of the picture's own class."""
         return 1
 
-    def summarise(self, records: Mapping[str, Array]) -> Mapping[str, float]:
-        """Sum up the records of a data set.
+    def resample(self, records: Mapping[str, Array], counts: Array) -> Mapping[str, Array]:
+        """Sum up data sets in which pictures stand several times; see `resampled`.
 
         Parameters
         ----------
         records : mapping of str to ndarray
             Those of any number of pictures.
+        counts : ndarray (R, N)
+            How often each picture stands in each data set.
 
         Returns
         -------
-        mapping of str to float
+        mapping of str to ndarray (R,)
             In [0, 1]: ``top1_error`` and ``top5_error``, of one and of five guesses; what of them
             is due to the class, ``top1_class_error`` and ``top5_class_error``; and ``box_error``,
             the share of wrong boxes if the class is given.
         """
-        rank, overlap = measured(records["rank"], records["overlap"])
+        counts, rank, overlap = counted(counts, records["rank"], records["overlap"])
         names = ("top1_error", "top5_error", "top1_class_error", "top5_class_error", "box_error")
-        if not len(rank):
-            return dict.fromkeys(names, float("nan"))
         top1, top5 = (localisation_errors(rank, overlap, k, self.delta) for k in (1, 5))
         wrong = (top1[0] | top1[1], top5[0] | top5[1], top1[0], top5[0], overlap < self.delta)
-        return {name: float(w.mean()) for name, w in zip(names, wrong, strict=True)}
+        return dict(zip(names, mean(counts, np.stack(wrong, axis=1)).T, strict=True))
 
 
 def _logits(explained: Explained, rows: list[int]) -> Array:

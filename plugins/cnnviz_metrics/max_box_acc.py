@@ -16,7 +16,7 @@ from cnnviz_core.model import Array
 from cnnviz_core.parameters import Help, Range
 from cnnviz_metrics._maps import unit_maps
 from cnnviz_metrics._regions import boxes_in
-from cnnviz_metrics._rows import measured
+from cnnviz_metrics._rows import Resampled, counted, mean
 from cnnviz_metrics.boxes_at_levels import contour_boxes, largest_contour_boxes
 
 __all__ = [
@@ -214,10 +214,14 @@ def accuracies(overlaps: Array, deltas: Sequence[float]) -> Array:
     >>> accuracies([[0.6, 0.2], [0.4, 0.7]], [0.3, 0.5]).tolist()
     [[1.0, 0.5], [0.5, 0.5]]
     """
-    (rows,) = measured(np.asarray(overlaps))
-    if not len(rows):
-        return np.full((len(deltas), rows.shape[1]), np.nan)
-    return np.stack([(rows >= delta).mean(axis=0) for delta in deltas])
+    overlaps = np.asarray(overlaps)
+    return _accuracies(np.ones((1, len(overlaps))), overlaps, deltas)[:, 0]
+
+
+def _accuracies(counts: Array, overlaps: Array, deltas: Sequence[float]) -> Array:
+    """Give the shares (D, R, T) of pictures with a right box in resampled data sets."""
+    counts, rows = counted(counts, overlaps)
+    return np.stack([mean(counts, rows >= delta) for delta in deltas])
 
 
 def _thresholds(step: float) -> Array:
@@ -267,7 +271,7 @@ _Inclusive: TypeAlias = Annotated[
 
 
 @dataclass(frozen=True)
-class MaxBoxAcc:
+class MaxBoxAcc(Resampled):
     """Share of pictures whose box is right, at the threshold that suits the data set best.
 
     Maps are brought to the input's size by bicubic interpolation and scaled to [0, 1] each.  The
@@ -314,21 +318,23 @@ class MaxBoxAcc:
         """
         return _measure(explained, self.step, "largest", self.inclusive)
 
-    def summarise(self, records: Mapping[str, Array]) -> Mapping[str, float]:
-        """Sum up the records of a data set.
+    def resample(self, records: Mapping[str, Array], counts: Array) -> Mapping[str, Array]:
+        """Sum up data sets in which pictures stand several times; see `resampled`.
 
         Parameters
         ----------
         records : mapping of str to ndarray
             Those of any number of pictures.
+        counts : ndarray (R, N)
+            How often each picture stands in each data set.
 
         Returns
         -------
-        mapping of str to float
+        mapping of str to ndarray (R,)
             ``accuracy``, in [0, 1], and the ``threshold`` at which it is reached first.
         """
-        (line,) = accuracies(records["overlap"], [self.delta])
-        return {"accuracy": float(line.max()), "threshold": _first_best(line, self.step)}
+        (lines,) = _accuracies(counts, records["overlap"], [self.delta])
+        return {"accuracy": lines.max(axis=1), "threshold": _first_best(lines, self.step)}
 
     def curves(self, records: Mapping[str, Array]) -> tuple[Exhibit, ...]:
         """Draw accuracy over the threshold."""
@@ -336,7 +342,7 @@ class MaxBoxAcc:
 
 
 @dataclass(frozen=True)
-class MaxBoxAccV2:
+class MaxBoxAccV2(Resampled):
     """Share of pictures with a right box among all that the best threshold gives, three times.
 
     As MaxBoxAcc, but with a box around every contour, those of holes too, of which one must be
@@ -377,30 +383,29 @@ class MaxBoxAccV2:
         """
         return _measure(explained, self.step, "every", self.inclusive)
 
-    def summarise(self, records: Mapping[str, Array]) -> Mapping[str, float]:
-        """Sum up the records of a data set.
+    def resample(self, records: Mapping[str, Array], counts: Array) -> Mapping[str, Array]:
+        """Sum up data sets in which pictures stand several times; see `resampled`.
 
         Parameters
         ----------
         records : mapping of str to ndarray
             Those of any number of pictures.
+        counts : ndarray (R, N)
+            How often each picture stands in each data set.
 
         Returns
         -------
-        mapping of str to float
+        mapping of str to ndarray (R,)
             ``accuracy``, the mean of ``accuracy_30``, ``accuracy_50`` and ``accuracy_70``, all in
             [0, 1]; then the thresholds at which these three are reached first.
         """
-        lines = accuracies(records["overlap"], _DELTAS)
         names = [f"{100 * delta:.0f}" for delta in _DELTAS]
-        found = {f"accuracy_{n}": float(line.max()) for n, line in zip(names, lines, strict=True)}
+        lines = dict(zip(names, _accuracies(counts, records["overlap"], _DELTAS), strict=True))
+        found = {f"accuracy_{name}": each.max(axis=1) for name, each in lines.items()}
         return {
-            "accuracy": float(np.mean(list(found.values()))),
+            "accuracy": np.mean(list(found.values()), axis=0),
             **found,
-            **{
-                f"threshold_{n}": _first_best(line, self.step)
-                for n, line in zip(names, lines, strict=True)
-            },
+            **{f"threshold_{name}": _first_best(each, self.step) for name, each in lines.items()},
         }
 
     def curves(self, records: Mapping[str, Array]) -> tuple[Exhibit, ...]:
@@ -408,6 +413,7 @@ class MaxBoxAccV2:
         return _curves(records, self.step, _DELTAS)
 
 
-def _first_best(line: Array, step: float) -> float:
-    """Give the threshold at which a line of accuracies is highest first."""
-    return float("nan") if np.isnan(line).any() else float(_thresholds(step)[line.argmax()])
+def _first_best(lines: Array, step: float) -> Array:
+    """Give the thresholds (R,) at which lines of accuracies (R, T) are highest first."""
+    best = _thresholds(step)[lines.argmax(axis=1)]
+    return np.where(np.isnan(lines).any(axis=1), np.nan, best)

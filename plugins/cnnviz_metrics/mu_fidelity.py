@@ -8,19 +8,16 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 
 import numpy as np
 
-from cnnviz_core.fills import Fill, filling
-from cnnviz_core.masks import GridMasks
+from cnnviz_core.fills import Fill
 from cnnviz_core.metric import Explained
 from cnnviz_core.model import Array, Model
 from cnnviz_core.parameters import Help, Range
-from cnnviz_core.perturb import score_masked
-from cnnviz_metrics._judging import ScoreOf, each_map, judged, mean_or_nan
-from cnnviz_metrics._rows import measured
+from cnnviz_metrics._judging import ScoreOf
+from cnnviz_metrics._removing import sums_and_drops
+from cnnviz_metrics._rows import Resampled, counted, mean
 from cnnviz_metrics.subsets import (
     Attributed,
     Correlation,
-    attributions,
-    cell_sums,
     correlation,
     subsets_of,
 )
@@ -32,7 +29,7 @@ Subsets: TypeAlias = Literal["any-size", "one-size"]
 
 
 @dataclass(frozen=True)
-class MuFidelity:
+class MuFidelity(Resampled):
     """Correlation of what random subsets of a picture are given with what their removal costs.
 
     The picture is cut into a grid of cells, of which many random subsets are drawn.  For each
@@ -111,23 +108,18 @@ class MuFidelity:
         """
         grid = (self.grid,) * len(explained.size)
         removed = self._drawn(self.grid ** len(grid), explained.seed)
-        kept = (~removed).reshape(-1, *grid).astype(np.float64)
-        masks = GridMasks(kept, explained.size, "nearest")
-        targets = judged(explained, self.score)
+        compared = sums_and_drops(
+            explained,
+            removed,
+            grid,
+            attributed=self.attributed,
+            fill=self.fill,
+            score=self.score,
+            what="MuFidelity",
+        )
         found = np.full(len(explained), np.nan)
-        for row, map, what in each_map(attributions(explained, self.attributed), "MuFidelity"):
-            (scores,) = score_masked(
-                explained.model,
-                explained.x[row],
-                targets[row : row + 1],
-                masks,
-                filling(explained.x[row], self.fill, explained.seed),
-                batch_size=explained.batch_size,
-                what=what,
-            )
-            # The score of the whole picture is the same for all subsets: the drops need it not.
-            sums = removed @ cell_sums(map[None], grid).ravel()
-            found[row] = correlation(sums, -scores.astype(np.float64), self.correlation)
+        for row, sums, drops in compared:
+            found[row] = correlation(sums, drops, self.correlation)
         return {"correlation": found}
 
     def _drawn(self, cells: int, seed: int) -> Array:
@@ -137,21 +129,23 @@ class MuFidelity:
             return subsets_of(cells, max(1, round(self.share * cells)), self.samples, rng)
         return rng.random((self.samples, cells)) <= self.share
 
-    def summarise(self, records: Mapping[str, Array]) -> Mapping[str, float]:
-        """Sum up the records of a data set.
+    def resample(self, records: Mapping[str, Array], counts: Array) -> Mapping[str, Array]:
+        """Sum up data sets in which pictures stand several times; see `resampled`.
 
         Parameters
         ----------
         records : mapping of str to ndarray
             Those of any number of pictures.
+        counts : ndarray (R, N)
+            How often each picture stands in each data set.
 
         Returns
         -------
-        mapping of str to float
+        mapping of str to ndarray (R,)
             The mean correlation, ``spearman`` or ``pearson``, in [-1, 1].
         """
-        (found,) = measured(records["correlation"])
-        return {self.correlation: mean_or_nan(found)}
+        counts, found = counted(counts, records["correlation"])
+        return {self.correlation: mean(counts, found)}
 
     def passes(self, model: Model, x: Array) -> int:
         """Give the forward passes for one map."""

@@ -16,7 +16,7 @@ from cnnviz_core.model import Array
 from cnnviz_core.parameters import Help, Range
 from cnnviz_metrics._maps import is_flat
 from cnnviz_metrics._regions import Region, region_of
-from cnnviz_metrics._rows import measured
+from cnnviz_metrics._rows import Resampled, counted, mean, ratio
 
 __all__ = ["EnergyPointingGame", "PointingGame", "energy_inside", "highest_point", "is_hit"]
 
@@ -138,7 +138,7 @@ def energy_inside(maps: Array, regions: Array, counted: Array | None = None) -> 
 
 
 @dataclass(frozen=True)
-class PointingGame:
+class PointingGame(Resampled):
     """Share of maps whose highest point lies on the object, a class counting as much as any other.
 
     The map is brought to the size of the picture itself by one interpolation, the method's own, and
@@ -196,30 +196,32 @@ class PointingGame:
             records["share"][row] = found[0].mean()
         return records
 
-    def summarise(self, records: Mapping[str, Array]) -> Mapping[str, float]:
-        """Sum up the records of a data set.
+    def resample(self, records: Mapping[str, Array], counts: Array) -> Mapping[str, Array]:
+        """Sum up data sets in which pictures stand several times; see `resampled`.
 
         Parameters
         ----------
         records : mapping of str to ndarray
             Those of any number of pictures.
+        counts : ndarray (R, N)
+            How often each picture stands in each data set.
 
         Returns
         -------
-        mapping of str to float
+        mapping of str to ndarray (R,)
             In [0, 1]: ``accuracy``, the mean over the classes of the share of hits, without
             difficult objects; ``pooled_accuracy``, the share of hits among all of these;
             ``accuracy_small``, the first for objects that take up less than a quarter of the
             picture only; ``accuracy_all``, the first with difficult objects too.
         """
-        hit, label, difficult, share = measured(*(records[k] for k in _POINTED))
+        counts, hit, label, difficult, share = counted(counts, *(records[k] for k in _POINTED))
         plain = difficult == 0
         small = plain & (share < _SMALL)
         return {
-            "accuracy": _by_class(hit[plain], label[plain]),
-            "pooled_accuracy": float(hit[plain].mean()) if plain.any() else float("nan"),
-            "accuracy_small": _by_class(hit[small], label[small]),
-            "accuracy_all": _by_class(hit, label),
+            "accuracy": _by_class(counts[:, plain], hit[plain], label[plain]),
+            "pooled_accuracy": mean(counts[:, plain], hit[plain]),
+            "accuracy_small": _by_class(counts[:, small], hit[small], label[small]),
+            "accuracy_all": _by_class(counts, hit, label),
         }
 
 
@@ -235,16 +237,22 @@ def _size_in_picture(annotation: Annotation, size: tuple[int, ...]) -> tuple[int
     return height, width
 
 
-def _by_class(hits: Array, labels: Array) -> float:
-    """Give the mean over the classes of the mean of hits."""
-    if not len(hits):
-        return float("nan")
-    _, which = np.unique(labels, return_inverse=True)
-    return float((np.bincount(which, hits) / np.bincount(which)).mean())
+def _by_class(counts: Array, hits: Array, labels: Array) -> Array:
+    """Give the mean over the classes that there are of the mean of hits: (R,)."""
+    from scipy.sparse import csr_array
+
+    classes, which = np.unique(labels, return_inverse=True)
+    ones, places = np.ones(len(hits)), (which, np.arange(len(hits)))
+    pictures, found = (
+        csr_array((values, places), shape=(len(classes), len(hits))) @ counts.T
+        for values in (ones, hits)
+    )
+    shares = np.divide(found, pictures, out=np.zeros_like(pictures), where=pictures > 0)
+    return ratio(shares.sum(axis=0), (pictures > 0).sum(axis=0))
 
 
 @dataclass(frozen=True)
-class EnergyPointingGame:
+class EnergyPointingGame(Resampled):
     """Share of a map's energy that lies on the object.
 
     The energy is the sum of what is positive in the map as its method shows it, at the input's
@@ -291,21 +299,21 @@ class EnergyPointingGame:
                 records["share"][row] = inside.sum() / counted.sum()
         return records
 
-    def summarise(self, records: Mapping[str, Array]) -> Mapping[str, float]:
-        """Sum up the records of a data set.
+    def resample(self, records: Mapping[str, Array], counts: Array) -> Mapping[str, Array]:
+        """Sum up data sets in which pictures stand several times; see `resampled`.
 
         Parameters
         ----------
         records : mapping of str to ndarray
             Those of any number of pictures.
+        counts : ndarray (R, N)
+            How often each picture stands in each data set.
 
         Returns
         -------
-        mapping of str to float
+        mapping of str to ndarray (R,)
             ``energy``, the mean share of the energy on the object, and ``share``, what a map has
             there that is the same everywhere.  Both in [0, 1].
         """
-        energy, share = measured(records["energy"], records["share"])
-        if not len(energy):
-            return {"energy": float("nan"), "share": float("nan")}
-        return {"energy": float(energy.mean()), "share": float(share.mean())}
+        counts, energy, share = counted(counts, records["energy"], records["share"])
+        return {"energy": mean(counts, energy), "share": mean(counts, share)}

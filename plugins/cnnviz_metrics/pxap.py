@@ -15,7 +15,7 @@ from cnnviz_core.model import Array
 from cnnviz_core.parameters import Help, Range
 from cnnviz_metrics._maps import unit_maps
 from cnnviz_metrics._regions import mask_of
-from cnnviz_metrics._rows import measured
+from cnnviz_metrics._rows import Resampled, counted, measured, ratio, total
 
 __all__ = ["PxAP", "average_precision", "precision_recall", "score_histograms"]
 
@@ -80,12 +80,12 @@ def precision_recall(objects: Array, background: Array) -> tuple[Array, Array]:
 
     Parameters
     ----------
-    objects, background : ndarray (K,)
+    objects, background : ndarray (..., K)
         Counts of pixels, those of the least values first.
 
     Returns
     -------
-    precision, recall : ndarray (K,) of float64
+    precision, recall : ndarray (..., K) of float64
         From the highest threshold down; precision is NaN as long as no pixel lies above, recall if
         there is no pixel of an object at all.
 
@@ -94,23 +94,24 @@ def precision_recall(objects: Array, background: Array) -> tuple[Array, Array]:
     >>> [c.tolist() for c in precision_recall([1, 0, 3], [5, 1, 0])]
     [[1.0, 0.75, 0.4], [0.75, 0.75, 1.0]]
     """
-    right = np.cumsum(np.asarray(objects, np.float64)[::-1])
-    wrong = np.cumsum(np.asarray(background, np.float64)[::-1])
-    with np.errstate(invalid="ignore"):
-        return right / (right + wrong), right / right[-1]
+    right, wrong = (
+        np.cumsum(np.asarray(pixels, np.float64)[..., ::-1], axis=-1)
+        for pixels in (objects, background)
+    )
+    return ratio(right, right + wrong), ratio(right, right[..., -1:])
 
 
-def average_precision(objects: Array, background: Array) -> float:
+def average_precision(objects: Array, background: Array) -> Array:
     """Give the area under precision over recall, as a sum of steps.
 
     Parameters
     ----------
-    objects, background : ndarray (K,)
+    objects, background : ndarray (..., K)
         Counts of pixels, those of the least values first.
 
     Returns
     -------
-    float
+    ndarray (...) of float64
         In [0, 1]: the sum over the thresholds, from the highest down, of the precision times what
         the recall grows by.  NaN if there is no pixel of an object.
 
@@ -121,16 +122,16 @@ def average_precision(objects: Array, background: Array) -> float:
 
     Examples
     --------
-    >>> round(average_precision([1, 0, 3], [5, 1, 0]), 3)
+    >>> average_precision([1, 0, 3], [5, 1, 0]).round(3).tolist()
     0.85
     """
     precision, recall = precision_recall(objects, background)
-    steps = np.diff(recall, prepend=0)
-    return float("nan") if np.isnan(recall[-1]) else float(np.nansum(precision * steps))
+    area = np.nansum(precision * np.diff(recall, prepend=0, axis=-1), axis=-1)
+    return np.where(np.isnan(recall[..., -1]), np.nan, area)
 
 
 @dataclass(frozen=True)
-class PxAP:
+class PxAP(Resampled):
     """Average precision of the pixels of all pictures, where the object's mask is known.
 
     Maps are brought to the input's size by bicubic interpolation and scaled to [0, 1] each.  The
@@ -174,30 +175,34 @@ class PxAP:
         objects, background = score_histograms(unit_maps(explained), masks, self.step)
         return {"objects": objects, "background": background}
 
-    def summarise(self, records: Mapping[str, Array]) -> Mapping[str, float]:
-        """Sum up the records of a data set.
+    def resample(self, records: Mapping[str, Array], counts: Array) -> Mapping[str, Array]:
+        """Sum up data sets in which pictures stand several times; see `resampled`.
 
         Parameters
         ----------
         records : mapping of str to ndarray
             Those of any number of pictures.
+        counts : ndarray (R, N)
+            How often each picture stands in each data set.
 
         Returns
         -------
-        mapping of str to float
+        mapping of str to ndarray (R,)
             ``average_precision``, and the ``share`` of pixels that are an object's: what a map gets
             that is the same everywhere.  Both in [0, 1].
         """
-        objects, background = _pooled(records)
-        pixels = objects.sum() + background.sum()
+        counts, objects, background = counted(counts, records["objects"], records["background"])
+        objects, background = total(counts, objects), total(counts, background)
+        pixels = objects.sum(axis=1) + background.sum(axis=1)
         return {
             "average_precision": average_precision(objects, background),
-            "share": float(objects.sum() / pixels) if pixels else float("nan"),
+            "share": ratio(objects.sum(axis=1), pixels),
         }
 
     def curves(self, records: Mapping[str, Array]) -> tuple[Exhibit, ...]:
         """Draw precision over recall; nothing where no pixel is an object's."""
-        precision, recall = precision_recall(*_pooled(records))
+        counts = measured(records["objects"], records["background"])
+        precision, recall = precision_recall(*(each.sum(axis=0) for each in counts))
         if np.isnan(recall).any():
             return ()
         lines = (
@@ -214,9 +219,3 @@ class PxAP:
                 y_range=(0, 1),
             ),
         )
-
-
-def _pooled(records: Mapping[str, Array]) -> tuple[Array, Array]:
-    """Sum the counts (K,) of all pictures."""
-    objects, background = measured(records["objects"], records["background"])
-    return objects.sum(axis=0), background.sum(axis=0)

@@ -14,8 +14,8 @@ from cnnviz_core.model import LOGITS, Array, Model
 from cnnviz_core.parameters import Help, Range
 from cnnviz_core.perturb import score_masked
 from cnnviz_core.targets import ClassProbability, ClassScore, Target
-from cnnviz_metrics._judging import ScoreOf, each_map, judged, mean_or_nan
-from cnnviz_metrics._rows import measured
+from cnnviz_metrics._judging import ScoreOf, each_map, judged
+from cnnviz_metrics._rows import Resampled, counted, mean, measured
 from cnnviz_metrics.imputation import LinearImputation
 from cnnviz_metrics.pixel_order import OrderMasks
 
@@ -87,7 +87,7 @@ def _class_of(annotation: Annotation, target: Target) -> int | None:
 
 
 @dataclass(frozen=True)
-class ROAD:
+class ROAD(Resampled):
     """How much sooner a class is lost if a map's highest pixels are removed first than if last.
 
     The map is taken as its method shows it, at the input's size.  For each of several shares the
@@ -183,17 +183,19 @@ class ROAD:
             found.append(scores if counts[0] <= counts[-1] else scores[:, ::-1])
         return found
 
-    def summarise(self, records: Mapping[str, Array]) -> Mapping[str, float]:
-        """Sum up the records of a data set.
+    def resample(self, records: Mapping[str, Array], counts: Array) -> Mapping[str, Array]:
+        """Sum up data sets in which pictures stand several times; see `resampled`.
 
         Parameters
         ----------
         records : mapping of str to ndarray
             Those of any number of pictures.
+        counts : ndarray (R, N)
+            How often each picture stands in each data set.
 
         Returns
         -------
-        mapping of str to float
+        mapping of str to ndarray (R,)
             Means over the pictures and the shares: ``accuracy_gap``, by how much more often the
             class is recognised where the lowest pixels are removed first than where the highest
             are, in [-1, 1]; ``accuracy_most_first`` and ``accuracy_least_first``, between which
@@ -202,8 +204,8 @@ class ROAD:
         """
         found = {}
         for name, record in (("accuracy", "recognised"), ("score", "score")):
-            (values,) = measured(records[record])
-            most, least = (mean_or_nan(values[:, order].ravel()) for order in range(len(_ORDERS)))
+            known, values = counted(counts, records[record])
+            most, least = mean(known, values.mean(axis=2)).T
             found[f"{name}_gap"] = least - most
             found[f"{name}_most_first"], found[f"{name}_least_first"] = most, least
         return found

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Final, Literal, TypeAlias
 
 import numpy as np
 
-from cnnviz_core.errors import ArrayError
+from cnnviz_core.errors import ArrayError, OutOfMemoryError
 from cnnviz_core.exhibits import Curves, Exhibit, Line
 from cnnviz_core.layers import layers_of
 from cnnviz_core.maps import min_max
@@ -17,9 +17,8 @@ from cnnviz_core.metric import Explained
 from cnnviz_core.model import Array, Model, copyable
 from cnnviz_core.parameters import Help, Range
 from cnnviz_core.progress import advance
-from cnnviz_metrics._judging import mean_or_nan
 from cnnviz_metrics._maps import is_flat
-from cnnviz_metrics._rows import measured
+from cnnviz_metrics._rows import Resampled, counted, mean, measured
 
 __all__ = [
     "Draw",
@@ -36,6 +35,8 @@ Draw: TypeAlias = Literal["normal", "shuffled"]
 """Where a layer's random weights come from: a normal distribution with the mean and the standard
 deviation of its own weights, or its own weights in another order."""
 
+_ROOM: Final = 2**30
+"""How many bytes of weights the copies may have that are kept from batch to batch."""
 _NOT_LEARNED: Final = frozenset({"mean", "variance", "epsilon"})
 _WINDOW: Final = 7
 
@@ -138,7 +139,12 @@ def randomised_parts(model: Model, x: Array, parts: int | None = None) -> list[t
 
 
 def cascade(
-    model: Model, parts: Sequence[Sequence[str]], *, draw: Draw = "normal", seed: int = 0
+    model: Model,
+    parts: Sequence[Sequence[str]],
+    *,
+    draw: Draw = "normal",
+    seed: int = 0,
+    made: Sequence[Model] = (),
 ) -> Iterator[Model]:
     """Randomise a copy of a network part by part.
 
@@ -152,6 +158,8 @@ def cascade(
         See `Draw`.
     seed : int
         For `random_arrays`.
+    made : sequence of Model
+        The first of these copies, where they were made before: they are not made again.
 
     Yields
     ------
@@ -159,19 +167,24 @@ def cascade(
         Copies in which the first part is random, the first two, and so on.
     """
     copy = model
-    for part in parts:
-        copy = _randomised(copy, model, part, draw, seed)
+    for k, part in enumerate(parts):
+        copy = made[k] if k < len(made) else _randomised(copy, model, part, draw, seed)
         yield copy
 
 
 def independent(
-    model: Model, parts: Sequence[Sequence[str]], *, draw: Draw = "normal", seed: int = 0
+    model: Model,
+    parts: Sequence[Sequence[str]],
+    *,
+    draw: Draw = "normal",
+    seed: int = 0,
+    made: Sequence[Model] = (),
 ) -> Iterator[Model]:
     """Randomise one part of a network at a time, each in a copy.
 
     Parameters
     ----------
-    model, parts, draw, seed
+    model, parts, draw, seed, made
         As `cascade` takes them.
 
     Yields
@@ -179,8 +192,8 @@ def independent(
     Model
         Copies in which one part is random, each in its turn.
     """
-    for part in parts:
-        yield _randomised(model, model, part, draw, seed)
+    for k, part in enumerate(parts):
+        yield made[k] if k < len(made) else _randomised(model, model, part, draw, seed)
 
 
 def _randomised(model: Model, original: Model, part: Sequence[str], draw: Draw, seed: int) -> Model:
@@ -282,7 +295,7 @@ def _paired(maps: Array, others: Array) -> tuple[Array, Array]:
 
 
 @dataclass(frozen=True)
-class SanityCheck:
+class SanityCheck(Resampled):
     """Likeness of a map to that of the same method on a network with random weights.
 
     A map that shows what the network has learned must change as its weights are replaced, from the
@@ -303,6 +316,11 @@ class SanityCheck:
         deviation of the layer's own, or the layer's own in another order.
     parts : int or None
         Into how many parts the network is divided at most, each of which is randomised at once.
+
+    Notes
+    -----
+    Within an evaluation as many copies as have 1 GiB of weights together are made once, and kept
+    until it ends; the others are made again for each batch and method.
 
     References
     ----------
@@ -339,41 +357,51 @@ class SanityCheck:
             similarity: each (N, K + 1), with nothing randomised first, and then after each of K
             parts.
         """
-        model, targets = explained.model, explained.maps.targets
-        parts = randomised_parts(model, explained.x, self.parts)
+        targets = explained.maps.targets
+        key = (self, explained.seed, explained.size)
+        if key not in explained.kept:
+            explained.kept[key] = _Copies.of(explained, self.parts)
+        kept: _Copies = explained.kept[key]
         copies = (cascade if self.order == "cascade" else independent)(
-            model, parts, draw=self.draw, seed=explained.seed
+            explained.model, kept.parts, draw=self.draw, seed=explained.seed, made=kept.made
         )
         found = [_likeness(explained, explained.maps.raw, explained.shown)]
-        for done, copy in enumerate(copies, start=1):
-            maps, shown = explained.again(explained.x, targets, copy)
-            found.append(_likeness(explained, maps.raw, shown))
-            advance("sanity check", done, len(parts))
+        try:
+            for done, copy in enumerate(copies, start=1):
+                kept.keep(copy, done)
+                maps, shown = explained.again(explained.x, targets, copy)
+                found.append(_likeness(explained, maps.raw, shown))
+                advance("sanity check", done, len(kept.parts))
+        except OutOfMemoryError:
+            kept.make_room()
+            raise
         signed, magnitude, ssim = np.stack(found, axis=-1)
         return {"signed": signed, "magnitude": magnitude, "ssim": ssim}
 
-    def summarise(self, records: Mapping[str, Array]) -> Mapping[str, float]:
-        """Sum up the records of a data set.
+    def resample(self, records: Mapping[str, Array], counts: Array) -> Mapping[str, Array]:
+        """Sum up data sets in which pictures stand several times; see `resampled`.
 
         Parameters
         ----------
         records : mapping of str to ndarray
             Those of any number of pictures.
+        counts : ndarray (R, N)
+            How often each picture stands in each data set.
 
         Returns
         -------
-        mapping of str to float
+        mapping of str to ndarray (R,)
             ``correlation``, ``magnitude_correlation`` and ``ssim``, the means over the parts and
             the pictures; and ``last_correlation``, that after the last part: in a cascade, with all
             of the network random.
         """
-        curves = {name: _known(records[name]) for name in ("signed", "magnitude", "ssim")}
-        means = {name: mean_or_nan(curve[:, 1:].mean(axis=1)) for name, curve in curves.items()}
+        names = ("signed", "magnitude", "ssim")
+        means = {name: mean(*counted(counts, records[name])) for name in names}
         return {
-            "correlation": means["signed"],
-            "magnitude_correlation": means["magnitude"],
-            "ssim": means["ssim"],
-            "last_correlation": mean_or_nan(curves["signed"][:, -1]),
+            "correlation": means["signed"][:, 1:].mean(axis=1),
+            "magnitude_correlation": means["magnitude"][:, 1:].mean(axis=1),
+            "ssim": means["ssim"][:, 1:].mean(axis=1),
+            "last_correlation": means["signed"][:, -1],
         }
 
     def curves(self, records: Mapping[str, Array]) -> tuple[Exhibit, ...]:
@@ -408,6 +436,34 @@ class SanityCheck:
     def explanations(self, model: Model, x: Array) -> int:
         """Tell how often the method runs again for one map."""
         return len(randomised_parts(model, x, self.parts))
+
+
+@dataclass
+class _Copies:
+    """The copies of one network that are kept, the first ones of the parts that are randomised."""
+
+    parts: list[tuple[str, ...]]
+    most: int
+    made: list[Model] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, explained: Explained, parts: int | None) -> _Copies:
+        """Find out how many copies of a batch's network may be kept."""
+        model = explained.model
+        divided = randomised_parts(model, explained.x, parts)
+        paths = {info.path or info.name for info in layers_of(model, explained.x).values()}
+        weights = sum(v.nbytes for path in paths for v in model.parameters(path).values())
+        return cls(divided, _ROOM // max(1, weights))
+
+    def keep(self, copy: Model, number: int) -> None:
+        """Keep a copy that was made, if it is the next one and there is room."""
+        if len(self.made) == number - 1 < self.most:
+            self.made.append(copy)
+
+    def make_room(self) -> None:
+        """Keep none from now on."""
+        self.made.clear()
+        self.most = 0
 
 
 def _likeness(explained: Explained, raw: Array, shown: Array) -> Array:

@@ -15,7 +15,7 @@ from cnnviz_core.model import Array
 from cnnviz_core.parameters import Help, Range
 from cnnviz_metrics._maps import is_flat
 from cnnviz_metrics._regions import mask_of
-from cnnviz_metrics._rows import measured
+from cnnviz_metrics._rows import Resampled, counted, mean, ratio, total
 
 __all__ = ["SegmentationIoU", "Threshold", "foreground", "pixel_counts"]
 
@@ -120,7 +120,7 @@ def pixel_counts(marked: Array, masks: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class SegmentationIoU:
+class SegmentationIoU(Resampled):
     """Overlap of what lies above a threshold in a map with the object's mask.
 
     The map is taken as its method shows it, at the input's size.  Pixels whose mask says
@@ -168,32 +168,33 @@ class SegmentationIoU:
                 pixels[row] = pixel_counts(marked, mask[None])[0]
         return {"pixels": pixels}
 
-    def summarise(self, records: Mapping[str, Array]) -> Mapping[str, float]:
-        """Sum up the records of a data set.
+    def resample(self, records: Mapping[str, Array], counts: Array) -> Mapping[str, Array]:
+        """Sum up data sets in which pictures stand several times; see `resampled`.
 
         Parameters
         ----------
         records : mapping of str to ndarray
             Those of any number of pictures.
+        counts : ndarray (R, N)
+            How often each picture stands in each data set.
 
         Returns
         -------
-        mapping of str to float
+        mapping of str to ndarray (R,)
             In [0, 1]: ``iou``, the mean over the pictures of the object's intersection over union;
             ``pooled_iou``, that of the pixels of all pictures together; ``mean_iou``, the mean of
             this and of the background's; and ``pixel_accuracy``, the share of all pixels that are
             rightly marked or left.
         """
-        (pixels,) = measured(records["pixels"])
-        if not len(pixels):
-            return dict.fromkeys(("iou", "pooled_iou", "mean_iou", "pixel_accuracy"), float("nan"))
-        hit, excess, missed, left = pixels.sum(axis=0)
-        pooled = hit / (hit + excess + missed)
+        counts, pixels = counted(counts, records["pixels"])
+        hit, excess, missed, left = total(counts, pixels).T
+        pooled = ratio(hit, hit + excess + missed)
+        around = ratio(left, left + excess + missed)
         # Where there is no background, and none is claimed, it is met.
-        around = left / (left + excess + missed) if left + excess + missed else 1.0
+        around = np.where((left + excess + missed == 0) & (hit > 0), 1, around)
         return {
-            "iou": float((pixels[:, 0] / pixels[:, :3].sum(axis=1)).mean()),
-            "pooled_iou": float(pooled),
-            "mean_iou": float((pooled + around) / 2),
-            "pixel_accuracy": float((hit + left) / pixels.sum()),
+            "iou": mean(counts, pixels[:, 0] / pixels[:, :3].sum(axis=1)),
+            "pooled_iou": pooled,
+            "mean_iou": (pooled + around) / 2,
+            "pixel_accuracy": ratio(hit + left, hit + excess + missed + left),
         }

@@ -14,8 +14,7 @@ from cnnviz_core.model import Array, Model
 from cnnviz_core.noise import value_range
 from cnnviz_core.parameters import Help, Range
 from cnnviz_core.progress import advance
-from cnnviz_metrics._judging import mean_or_nan
-from cnnviz_metrics._rows import measured
+from cnnviz_metrics._rows import Resampled, counted, mean
 
 __all__ = ["MaxSensitivity", "in_ball", "relative_change"]
 
@@ -91,7 +90,7 @@ def relative_change(changed: Array, original: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class MaxSensitivity:
+class MaxSensitivity(Resampled):
     """Largest change of a map over pictures that differ from the explained one a little.
 
     What is compared is what the method itself returned, signed, with its channels and at its own
@@ -141,21 +140,23 @@ class MaxSensitivity:
             advance("max-sensitivity", draw + 1, self.draws)
         return {"largest": changes.max(axis=0), "mean": changes.mean(axis=0)}
 
-    def summarise(self, records: Mapping[str, Array]) -> Mapping[str, float]:
-        """Sum up the records of a data set.
+    def resample(self, records: Mapping[str, Array], counts: Array) -> Mapping[str, Array]:
+        """Sum up data sets in which pictures stand several times; see `resampled`.
 
         Parameters
         ----------
         records : mapping of str to ndarray
             Those of any number of pictures.
+        counts : ndarray (R, N)
+            How often each picture stands in each data set.
 
         Returns
         -------
-        mapping of str to float
+        mapping of str to ndarray (R,)
             ``max_sensitivity`` and ``mean_sensitivity``: the means over the pictures.
         """
-        largest, mean = measured(records["largest"], records["mean"])
-        return {"max_sensitivity": mean_or_nan(largest), "mean_sensitivity": mean_or_nan(mean)}
+        counts, largest, means = counted(counts, records["largest"], records["mean"])
+        return {"max_sensitivity": mean(counts, largest), "mean_sensitivity": mean(counts, means)}
 
     def explanations(self, model: Model, x: Array) -> int:
         """Tell how often the method runs again for one map."""

@@ -9,18 +9,15 @@ from typing import Annotated, ClassVar, Final
 import numpy as np
 
 from cnnviz_core.exhibits import Curves, Exhibit, Line
-from cnnviz_core.fills import Fill, filling
-from cnnviz_core.masks import GridMasks
+from cnnviz_core.fills import Fill
 from cnnviz_core.metric import Explained
 from cnnviz_core.model import Array, Model
 from cnnviz_core.parameters import Help, Range
-from cnnviz_core.perturb import score_masked
-from cnnviz_metrics._judging import ScoreOf, each_map, judged, mean_or_nan
-from cnnviz_metrics._rows import measured
+from cnnviz_metrics._judging import ScoreOf
+from cnnviz_metrics._removing import sums_and_drops
+from cnnviz_metrics._rows import Resampled, counted, mean, measured
 from cnnviz_metrics.subsets import (
     Attributed,
-    attributions,
-    cell_sums,
     correlation,
     subsets_of,
 )
@@ -52,7 +49,7 @@ def subset_sizes(cells: int, sizes: int = 8) -> Array:
 
 
 @dataclass(frozen=True)
-class SensitivityN:
+class SensitivityN(Resampled):
     """Correlation of the sum of the attributions of n cells with what their removal costs.
 
     The picture is cut into a grid of cells.  For each of several n random subsets of n cells are
@@ -118,48 +115,44 @@ class SensitivityN:
         rng = np.random.default_rng(explained.seed)
         ns = subset_sizes(cells, self.sizes)
         removed = np.concatenate([subsets_of(cells, n, self.samples, rng) for n in ns])
-        kept = (~removed).reshape(-1, *grid).astype(np.float64)
-        masks = GridMasks(kept, explained.size, "nearest")
-        targets = judged(explained, self.score)
+        compared = sums_and_drops(
+            explained,
+            removed,
+            grid,
+            attributed=self.attributed,
+            fill=self.fill,
+            score=self.score,
+            what="sensitivity-n",
+        )
         records = {k: np.full((len(explained), self.sizes), np.nan) for k in _CORRELATED}
-        for row, map, what in each_map(attributions(explained, self.attributed), "sensitivity-n"):
-            (scores,) = score_masked(
-                explained.model,
-                explained.x[row],
-                targets[row : row + 1],
-                masks,
-                filling(explained.x[row], self.fill, explained.seed),
-                batch_size=explained.batch_size,
-                what=what,
-            )
-            # The score of the whole picture is the same for all subsets: the drops need it not.
-            drops = -scores.astype(np.float64).reshape(self.sizes, -1)
-            sums = (removed @ cell_sums(map[None], grid).ravel()).reshape(self.sizes, -1)
-            records["correlation"][row] = [
-                correlation(a, b, "pearson") for a, b in zip(sums, drops, strict=True)
-            ]
+        for row, sums, drops in compared:
+            each = zip(*(values.reshape(self.sizes, -1) for values in (sums, drops)), strict=True)
+            records["correlation"][row] = [correlation(a, b, "pearson") for a, b in each]
             records["cells"][row] = ns
         return records
 
-    def summarise(self, records: Mapping[str, Array]) -> Mapping[str, float]:
-        """Sum up the records of a data set.
+    def resample(self, records: Mapping[str, Array], counts: Array) -> Mapping[str, Array]:
+        """Sum up data sets in which pictures stand several times; see `resampled`.
 
         Parameters
         ----------
         records : mapping of str to ndarray
             Those of any number of pictures.
+        counts : ndarray (R, N)
+            How often each picture stands in each data set.
 
         Returns
         -------
-        mapping of str to float
+        mapping of str to ndarray (R,)
             ``correlation``, the mean over the pictures and all n; ``one_cell`` and ``most_cells``,
             those for the least n and for the largest.  All in [-1, 1].
         """
-        found, _ = measured(*(records[k] for k in _CORRELATED))
+        counts, found, _ = counted(counts, *(records[k] for k in _CORRELATED))
+        means = mean(counts, found)
         return {
-            "correlation": mean_or_nan(found.ravel()),
-            "one_cell": mean_or_nan(found[:, 0]),
-            "most_cells": mean_or_nan(found[:, -1]),
+            "correlation": means.mean(axis=1),
+            "one_cell": means[:, 0],
+            "most_cells": means[:, -1],
         }
 
     def curves(self, records: Mapping[str, Array]) -> tuple[Exhibit, ...]:

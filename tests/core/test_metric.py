@@ -10,7 +10,7 @@ import pytest
 
 from cnnviz_core.errors import ArrayError
 from cnnviz_core.explainer import Maps, Presentation
-from cnnviz_core.metric import Annotation, Explained, Metric
+from cnnviz_core.metric import Annotation, Explained, Metric, resampled
 from cnnviz_core.targets import ClassScore
 from cnnviz_core.testing.metrics import CHECKS, parametrize_with_checks
 from cnnviz_core.testing.nets import plain
@@ -189,6 +189,17 @@ class Hopeful(Inside):
         return {"share": np.nan_to_num(super().summarise(records)["share"])}
 
 
+@dataclass(frozen=True)
+class Unweighted(Inside):
+    """Forgets how often a picture stands in a data set."""
+
+    def resample(self, records, counts):
+        known = np.isfinite(records["share"])
+        shares = np.where(counts > 0, records["share"], np.nan)[:, known]
+        with np.errstate(invalid="ignore"):
+            return {"share": np.nansum(shares, 1) / np.isfinite(shares).sum(1)}
+
+
 @pytest.mark.parametrize(
     ("metric", "caught"),
     [
@@ -200,6 +211,7 @@ class Hopeful(Inside):
         (Silent(), "it_gives_a_record_for_each_picture"),
         (First(), "it_sums_up"),
         (Hopeful(), "nothing_to_measure_is_not_a_number"),
+        (Unweighted(), "many_data_sets_are_summed_up_alike"),
     ],
 )
 def test_the_kit_catches(metric, caught):
@@ -211,3 +223,38 @@ def test_the_kit_catches(metric, caught):
 def test_an_explained_batch_can_be_changed_in_one_respect():
     batch = explained()
     assert replace(batch, seed=3).seed == 3
+
+
+# ---------------------------------------------------------------------------- many data sets
+
+
+def test_a_metric_that_only_sums_up_is_asked_data_set_after_data_set():
+    records = {"share": np.array([0.25, np.nan, 0.75])}
+    counts = np.array([[3.0, 1, 1], [0, 2, 0], [0, 0, 2]])
+    found = resampled(Inside(), records, counts)["share"]
+    np.testing.assert_array_equal(found, [0.375, np.nan, 0.75])
+
+
+def test_a_metric_that_can_is_asked_once():
+    @dataclass(frozen=True)
+    class AtOnce(Inside):
+        def resample(self, records, counts):
+            return {"share": counts @ records["share"]}
+
+        def summarise(self, records):
+            raise AssertionError
+
+    found = resampled(AtOnce(), {"share": np.array([1.0, 2.0])}, np.array([[1.0, 1], [0, 2]]))
+    assert found["share"].tolist() == [3, 4]
+
+
+def test_numbers_that_only_some_data_sets_have():
+    @dataclass(frozen=True)
+    class ByClass(Inside):
+        def summarise(self, records):
+            return {f"class {label}": 1.0 for label in np.unique(records["label"])}
+
+    counts = np.array([[1.0, 0], [0, 1], [1, 1]])
+    found = resampled(ByClass(), {"label": np.array([3, 7])}, counts)
+    np.testing.assert_array_equal(found["class 3"], [1, np.nan, 1])
+    np.testing.assert_array_equal(found["class 7"], [np.nan, 1, 1])

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from cnnviz_cam.centre_gaussian import CentreGaussian
 from cnnviz_cam.grad_cam import GradCAM
 from cnnviz_core.delegate import Delegate
-from cnnviz_core.errors import ArrayError, MissingCapabilityError
+from cnnviz_core.errors import ArrayError, MissingCapabilityError, OutOfMemoryError
 from cnnviz_core.explainer import Maps, Presentation
 from cnnviz_core.inputs import OneInput
 from cnnviz_core.metric import Annotation, Explained
@@ -350,6 +350,53 @@ def test_it_tells_how_often_the_method_runs():
         metric.measure(explained)
     assert said == [("sanity check", k, 4) for k in (1, 2, 3, 4)]
     assert metric.explanations(explained.model, explained.x) == 4
+
+
+class Counting(ReferenceModel):
+    """A model that says how often it was copied."""
+
+    copies = 0
+
+    def copied(self, parameters):
+        type(self).copies += 1
+        copy = super().copied(parameters)
+        copy.__class__ = Counting
+        return copy
+
+
+@pytest.mark.parametrize("order", ["cascade", "independent"])
+@pytest.mark.parametrize(("room", "made"), [(2**30, 6), (2, 6 + 2 * 4), (0, 3 * 6)])
+def test_copies_are_kept_from_batch_to_batch(monkeypatch, order, room, made):
+    """As many as there is room for, and what is measured is the same, bit for bit."""
+    model, metric = Counting(NETS["residual"](), "float64"), SanityCheck(order, "shuffled")
+    kept = {}
+    monkeypatch.setattr(Counting, "copies", 0)
+    if room == 2:
+        room *= sum(a.nbytes for p in RESIDUAL for k in p for a in model.parameters(k).values())
+    monkeypatch.setattr("cnnviz_metrics.sanity._ROOM", room)
+    batches = [batch(explainer, model=model, kept=kept) for explainer in (Saliency(), GradCAM())]
+    found = [metric.measure(explained) for explained in (*batches, batches[0])]
+    assert Counting.copies == made
+    for explained, record in zip(batches, found, strict=False):
+        alone = metric.measure(replace(explained, kept={}))
+        for name, values in record.items():
+            np.testing.assert_array_equal(values, alone[name])
+
+
+def test_where_memory_ends_nothing_is_kept_any_more():
+    @dataclass(frozen=True)
+    class Greedy(Edges):
+        def explain(self, model, x, targets):
+            if model is not trained and len(x) > 1:
+                raise OutOfMemoryError("the memory is full", "a smaller batch", "pass one")
+            return super().explain(model, x, targets)
+
+    trained, kept, metric = ReferenceModel(NETS["residual"](), "float64"), {}, SanityCheck()
+    with pytest.raises(OutOfMemoryError):
+        metric.measure(batch(Greedy(), model=trained, kept=kept))
+    metric.measure(batch(Greedy(), model=trained, kept=kept, n=1))
+    (copies,) = kept.values()
+    assert copies.made == []
 
 
 def test_its_curves():
