@@ -359,7 +359,7 @@ class _Run:
         if method in self.named or self.budget is None:
             return False
         work = passes_of(explainer, task.model, task.x)
-        if work is None or work <= self.budget:
+        if work <= self.budget:
             return False
         self.skipped[method] = (
             f"it would take about {work:,} forward passes a picture, beyond the budget of "

@@ -95,8 +95,7 @@ class Explainer(Protocol):
 
     Two further attributes are optional.  ``class_agnostic = True`` says that the maps are the same
     for every target.  A method ``passes(model, x) -> int`` says beforehand how much work one sample
-    takes, in forward passes of the network, of which a backward pass counts as two; `passes_of`
-    asks it.
+    takes; `passes_of` asks it, and says what is counted.
 
     Attributes
     ----------
@@ -179,8 +178,15 @@ def present(
     return shown, status
 
 
-def passes_of(explainer: Explainer, model: Model, x: Array) -> int | None:
+def passes_of(explainer: Explainer, model: Model, x: Array) -> int:
     """Say beforehand how much work a method has with one sample.
+
+    The unit is a forward pass of one sample.  A backward pass counts as two, whatever its rule: a
+    sample that goes through `Model.forward` counts 1, through `Model.pullback` 3, and through
+    `CurvedModel.curvature` 6, which is a pullback and its derivative.  Samples that the method
+    makes, such as masked or noisy copies, count like any other; what is not done by the network
+    does not count.  The number may depend on the samples' size, never on how many there are; where
+    it depends on what is in a sample, the first one speaks for all.
 
     Parameters
     ----------
@@ -193,12 +199,15 @@ def passes_of(explainer: Explainer, model: Model, x: Array) -> int | None:
 
     Returns
     -------
-    int or None
-        In forward passes of the network, of which a backward pass counts as two; None where the
-        method does not say.
+    int
+        What the method's own ``passes`` says: the most that it can be where the work depends on the
+        sample, or may end early.  Of a method without ``passes``, one forward pass, with a backward
+        pass where it needs the gradient.
     """
     passes = getattr(explainer, "passes", None)
-    return None if passes is None else int(passes(model, x))
+    if passes is None:
+        return 3 if "gradient" in explainer.needs else 1
+    return int(passes(model, x))
 
 
 def missing_needs(needs: frozenset[str], model: Model) -> list[str]:

@@ -91,10 +91,13 @@ class Builder:
     ----------
     problems : list of Problem
         All that was found wrong so far; readers add theirs.
+    notes : list of str
+        What is good to know of how it was read.
     """
 
     def __init__(self, classes: Classes = None, *, annotated: bool = True) -> None:
         self.problems: list[Problem] = []
+        self.notes: list[str] = []
         self._wanted = _wanted(classes)
         self._met: set[str] = set()
         self._left_out: Counter[str] = Counter()
@@ -173,7 +176,8 @@ class Builder:
                 else "check what was passed",
                 self.problems,
             )
-        return Dataset(tuple(self._items), tuple(self.problems), name, format)
+        items, problems, notes = tuple(self._items), tuple(self.problems), tuple(self.notes)
+        return Dataset(items, problems, name, format, notes)
 
     def _is_new(self, listed: Listed) -> bool:
         """Note a picture that is listed a second time, under its name or another."""

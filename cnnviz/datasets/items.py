@@ -170,14 +170,19 @@ class Item:
         """
         return None if self.mask is None else self.mask.read(self.size)
 
-    def _described(self) -> list[Any]:
-        """Give all that makes the item this one, as JSON values."""
+    @property
+    def fingerprint(self) -> str:
+        """A text that is another one for another picture or annotation, wherever it lies.
+
+        Of a picture's file its length counts, so that pixels need not be read.
+        """
         if isinstance(self.picture, Picture):
             content: Any = hashlib.sha256(self.picture.pixels.tobytes()).hexdigest()
         else:
             content = self.picture.stat().st_size if self.picture.is_file() else None
         mask = None if self.mask is None else self.mask.described()
-        return [self.id, self.label, self.size, content, self.boxes.tolist(), mask, self.difficult]
+        known = [self.id, self.label, self.size, content, self.boxes.tolist(), mask, self.difficult]
+        return hashlib.sha256(json.dumps(known).encode()).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,12 +199,15 @@ class Dataset:
         What to call it.
     format : str
         What it was read as, one of the formats of `open_dataset`.
+    notes : tuple of str
+        What is not wrong, and yet good to know: how it was read, where there is a choice.
     """
 
     items: tuple[Item, ...]
     problems: tuple[Problem, ...] = ()
     name: str = ""
     format: str = ""
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def classes(self) -> tuple[Label, ...]:
@@ -216,13 +224,10 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A text that is another one for other pictures or annotations, wherever they lie.
-
-        Of files it takes their names and lengths, so that pixels need not be read.
-        """
+        """A text that is another one for other pictures or annotations; see `Item.fingerprint`."""
         digest = hashlib.sha256()
         for item in self.items:
-            digest.update(json.dumps(item._described()).encode())
+            digest.update(item.fingerprint.encode())
         return digest.hexdigest()
 
     def __len__(self) -> int:

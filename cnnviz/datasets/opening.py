@@ -183,7 +183,7 @@ def _in_memory(source: Any, classes: Classes) -> Dataset:
         _check_alone(None, classes=classes)
         return source
     if isinstance(source, Mapping):
-        arguments = {"labels", "boxes", "masks", "difficult", "names"}
+        arguments = {"labels", "boxes", "masks", "difficult", "names", "name"}
         if not {"pictures"} <= source.keys() <= {"pictures", *arguments}:
             raise ParameterError(
                 f"the data set has {', '.join(map(repr, source))}",

@@ -65,8 +65,8 @@ def read_voc(
     """Read XML files of Pascal VOC's form.
 
     They count a box's pixels from 1, with the last ones inside; where some box of the data set
-    begins at 0, as in ILSVRC, all are taken to count from 0.  A picture is found by its XML file's
-    name, else by what the file calls it.
+    begins at 0, as in ILSVRC, all are taken to count from 0, and the data set's notes say so.  A
+    picture is found by its XML file's name, else by what the file calls it.
 
     Parameters
     ----------
@@ -109,12 +109,7 @@ def read_voc(
     pictures = _Pictures(images or _images(source, folder))
     first = 0 if any(0 in box[:2] for f in files for _, _, box, _ in f.objects if box) else 1
     if first == 0:
-        builder.report(
-            "malformed",
-            source.name,
-            "boxes begin at 0, which VOC's do not: all are taken to count pixels from 0",
-            "check this in a picture",
-        )
+        builder.notes.append("boxes begin at 0: all are taken to count pixels from 0, not from 1")
     listed = [_listed(file, pictures, first) for file in files]
     for each in listed:
         builder.add(each)

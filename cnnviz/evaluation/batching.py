@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from cnnviz.datasets import Item
+from cnnviz.datasets import Item, Problem
 from cnnviz.evaluation.asking import Measure, Method
 from cnnviz.evaluation.store import Seen
 from cnnviz.network import Network
@@ -55,14 +55,14 @@ class Ready:
         The picture, in the network's own value range.
     annotation : Annotation
         What is known of it, in the input's coordinates.
-    problems : list of list of str
-        What of its annotation the input does not show; the fields of a `Problem` each.
+    problems : tuple of Problem
+        What of its annotation the input does not show.
     """
 
     entry: Entry
     x: Array
     annotation: Annotation
-    problems: list[list[str]]
+    problems: tuple[Problem, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,15 +79,18 @@ class Batch:
         The same as the network takes them.
     model : MemoModel
         The network.  Methods and metrics share their passes of these very pictures.
+    kept : dict
+        As of `Explained`.
     """
 
     network: Network
     ready: tuple[Ready, ...]
     x: Array
     model: MemoModel
+    kept: dict[Hashable, Any]
 
     @classmethod
-    def of(cls, network: Network, ready: Sequence[Ready]) -> Batch:
+    def of(cls, network: Network, ready: Sequence[Ready], kept: dict[Hashable, Any]) -> Batch:
         """Make a batch.
 
         Parameters
@@ -96,6 +99,8 @@ class Batch:
             The network.
         ready : sequence of Ready
             Of one input size.
+        kept : dict
+            As of `Explained`.
 
         Returns
         -------
@@ -104,7 +109,7 @@ class Batch:
         x = np.stack([each.x for each in ready])
         # One array for all, so that the model knows it again without comparing values.
         x.flags.writeable = False
-        return cls(network, tuple(ready), x, MemoModel(network.model, x))
+        return cls(network, tuple(ready), x, MemoModel(network.model, x), kept)
 
     def __len__(self) -> int:
         return len(self.ready)
@@ -127,7 +132,12 @@ class Batch:
         Batch
         """
         chosen = [each for each in self.ready if each.entry.key in set(keys)]
-        return self if len(chosen) == len(self) else Batch.of(self.network, chosen)
+        return self if len(chosen) == len(self) else Batch.of(self.network, chosen, self.kept)
+
+    @property
+    def asked(self) -> list[Target]:
+        """What is asked of the network, a target for each picture."""
+        return [each.entry.target for each in self.ready]
 
     def targets(self) -> tuple[tuple[Target, ...], Array]:
         """Resolve the targets, and score them.
@@ -138,14 +148,15 @@ class Batch:
             The predicted class has become the class that was predicted.
         scores : ndarray (N,)
         """
-        asked = [each.entry.target for each in self.ready]
-        node = target_node(asked)
+        node = target_node(self.asked)
         value = self.model.forward(self.x, capture=() if node in (LOGITS, OUTPUT) else (node,))
-        targets = resolve_all(asked, value[node])
+        targets = resolve_all(self.asked, value[node])
         return targets, scores_of(targets, value[node])
 
 
-def batches_of(network: Network, ready: Sequence[Ready]) -> Iterator[Batch]:
+def batches_of(
+    network: Network, ready: Sequence[Ready], kept: dict[Hashable, Any]
+) -> Iterator[Batch]:
     """Put pictures of one input size together.
 
     Parameters
@@ -154,6 +165,8 @@ def batches_of(network: Network, ready: Sequence[Ready]) -> Iterator[Batch]:
         The network.
     ready : sequence of Ready
         In any order; those of a batch keep theirs.
+    kept : dict
+        As of `Explained`.
 
     Yields
     ------
@@ -163,7 +176,7 @@ def batches_of(network: Network, ready: Sequence[Ready]) -> Iterator[Batch]:
     for each in ready:
         shapes.setdefault(each.x.shape, []).append(each)
     for alike in shapes.values():
-        yield Batch.of(network, alike)
+        yield Batch.of(network, alike, kept)
 
 
 def explained(method: Method, batch: Batch, batch_size: int, seed: int) -> Explained:
@@ -187,18 +200,21 @@ def explained(method: Method, batch: Batch, batch_size: int, seed: int) -> Expla
     ArrayError
         If the method gives another number of maps.
     """
-    targets, scores = batch.targets()
     explainer = bounded(method.explainer, batch.network, batch.x.shape[1:])
-    maps = explainer.explain(batch.model, batch.x, targets)
+    maps = explainer.explain(batch.model, batch.x, batch.asked)
     if len(maps.raw) != len(batch):
         raise ArrayError(
             f"{method.label} gave {len(maps.raw)} maps for {len(batch)} samples",
             "one map for each sample",
             "report it to the explainer's author",
         )
+    # Afterwards, for the method's own pass of these pictures has mostly told the scores.
+    targets, scores = batch.targets()
     maps = replace(maps, targets=targets, scores=scores if maps.scores is None else maps.scores)
     annotations = tuple(each.annotation for each in batch.ready)
-    return Explained(batch.model, explainer, batch.x, maps, annotations, batch_size, seed)
+    return Explained(
+        batch.model, explainer, batch.x, maps, annotations, batch_size, seed, batch.kept
+    )
 
 
 def seen(batch: Batch, explained: Explained) -> dict[str, Seen]:

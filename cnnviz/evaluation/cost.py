@@ -6,11 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from cnnviz_core.explainer import Explainer, passes_of
 from cnnviz_core.metric import Metric
 from cnnviz_core.model import Array, Model
 
-__all__ = ["Cost", "passes_to_explain", "passes_to_measure"]
+__all__ = ["Cost", "passes_to_measure"]
 
 _MINUTE: Final = 60
 _HOUR: Final = 3600
@@ -25,11 +24,11 @@ class Cost:
     items, methods, metrics : int
         How many there are.
     passes : int
-        Forward passes that are still to be made, of which a backward pass counts as two.
+        Forward passes that are still to be made, counted as by `cnnviz_core.explainer.passes_of`.
     done : int
         Those that an earlier run has made.
     seconds : float
-        What one forward pass of one item takes, as measured.
+        What one forward pass of one item takes, as measured in batches.
     """
 
     items: int
@@ -60,30 +59,6 @@ class Cost:
             f"{what}: about {self.passes:,} forward passes, {_duration(self.time)} "
             f"at {_short(self.seconds)} each{done}"
         )
-
-
-def passes_to_explain(explainer: Explainer, model: Model, x: Array) -> int:
-    """Give the forward passes that a method takes for one picture.
-
-    Parameters
-    ----------
-    explainer : Explainer
-        The method.
-    model : Model
-        The network.
-    x : ndarray (N, H, W, C)
-        A batch.
-
-    Returns
-    -------
-    int
-        Of a method that does not tell, those of one differentiation if it needs the gradient, and
-        of one pass if not.
-    """
-    told = passes_of(explainer, model, x)
-    if told is not None:
-        return told
-    return 1 if explainer.needs <= {"capture", "parameters"} else 3
 
 
 def passes_to_measure(metric: Metric, model: Model, x: Array, explaining: int) -> int:

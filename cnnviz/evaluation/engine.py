@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 from cnnviz.datasets import DatasetError, Label, Problem, prepare_item
 from cnnviz.evaluation.asking import Measure, Method
 from cnnviz.evaluation.batching import Batch, Entry, Ready, batches_of, explained, measured, seen
-from cnnviz.evaluation.cost import Cost, passes_to_explain, passes_to_measure
+from cnnviz.evaluation.cost import Cost, passes_to_measure
 from cnnviz.evaluation.entries import TRUTH
 from cnnviz.evaluation.failures import UNFIT, Failure, Failures
 from cnnviz.evaluation.identity import preparation_of, probe
@@ -23,7 +23,7 @@ from cnnviz_core.errors import (
     MissingCapabilityError,
     ParameterError,
 )
-from cnnviz_core.explainer import require
+from cnnviz_core.explainer import passes_of, require
 from cnnviz_core.layers import AUTO, resolve_layers
 from cnnviz_core.metric import Explained
 from cnnviz_core.model import Array
@@ -33,6 +33,9 @@ from cnnviz_core.targets import target_to_dict
 __all__ = ["Plan"]
 
 _BAR: Final = "forward passes"
+
+Missing: TypeAlias = dict[str, dict[tuple[str, ...], list[str]]]
+"""What is to be done: by method, and by the metrics that lack, the items' keys."""
 
 
 @dataclass
@@ -78,6 +81,7 @@ class Plan:
     cost: Cost = field(init=False)
     columns: dict[tuple[str, str], int] = field(init=False, default_factory=dict)
     _passes: dict[tuple[str, str], int] = field(init=False, default_factory=dict)
+    _planned: dict[str, list[str]] = field(init=False, default_factory=dict)
     _preparation: int = field(init=False, default=0)
     _worked: int = field(init=False, default=0)
 
@@ -96,6 +100,7 @@ class Plan:
         self.store.want([entry.key for entry in self.entries])
         self._note_what_works()
         self._find_passes(first)
+        self._planned = self._able_now()
         self.cost = self._cost(seconds)
 
     # ------------------------------------------------------------------------- before it runs
@@ -123,6 +128,11 @@ class Plan:
             return []
         return [m for m in self.measures if (method.label, m.label) not in out]
 
+    def _able_now(self) -> dict[str, list[str]]:
+        """List the methods that are still run, and by which metrics each is measured."""
+        able = {method.label: [m.label for m in self._able(method)] for method in self.methods}
+        return {method: metrics for method, metrics in able.items() if metrics}
+
     def _first(self) -> Ready:
         """Prepare the first picture that can be."""
         tried: list[Failure] = []
@@ -140,8 +150,7 @@ class Plan:
     def _prepared(self, entry: Entry) -> Ready:
         """Read and prepare a picture."""
         prepared = prepare_item(entry.item, self.network, self.numbers)
-        problems = [list(dataclasses.astuple(problem)) for problem in prepared.problems]
-        return Ready(entry, prepared.sample.x, prepared.annotation, problems)
+        return Ready(entry, prepared.sample.x, prepared.annotation, prepared.problems)
 
     def _find_columns(self, shape: tuple[int, ...], answers: Array) -> None:
         """Find where in the store each method and metric is kept."""
@@ -174,7 +183,7 @@ class Plan:
         model, x = self.network.model, first.x[None]
         for method in self.methods:
             try:
-                own = passes_to_explain(method.explainer, model, x)
+                own = passes_of(method.explainer, model, x)
             except UNFIT as error:
                 self.failures.give_up(error.problem, method.label)
                 continue
@@ -187,16 +196,16 @@ class Plan:
 
     def _cost(self, seconds: float) -> Cost:
         """Add up what is done and what is to be done."""
-        many, able = len(self.entries), [m for m in self.methods if self._able(m)]
+        many = len(self.entries)
         whole = done = 0
-        for method in able:
-            columns = {m.label: self.columns[method.label, m.label] for m in self._able(method)}
+        for method, metrics in self._planned.items():
+            columns = {metric: self.columns[method, metric] for metric in metrics}
             counts = {label: self.store.done([column]) for label, column in columns.items()}
             counts[""] = self.store.done(list(columns.values()))
             for label, count in counts.items():
-                whole += many * self._passes[method.label, label]
-                done += count * self._passes[method.label, label]
-        return Cost(many, len(able), len(self.measures), whole - done, done, seconds)
+                whole += many * self._passes[method, label]
+                done += count * self._passes[method, label]
+        return Cost(many, len(self._planned), len(self.measures), whole - done, done, seconds)
 
     def _nothing(self) -> CnnvizError:
         """Make the error of an evaluation of which nothing is left."""
@@ -222,33 +231,51 @@ class Plan:
         MissingCapabilityError
             If no method turns out to fit the network.
         """
-        advance(_BAR, 0, max(1, self.cost.passes))
+        self._advance(0)
+        kept: dict[Hashable, Any] = {}  # nothing of it outlives the run
         for start in range(0, len(self.entries), self.batch_size):
             entries = self.entries[start : start + self.batch_size]
-            missing = self._missing(entries)
+            end = self._worked + self._work_of(self._missing(entries, self._planned))
+            missing = self._missing(entries, self._able_now())
             wanted = {
                 key for groups in missing.values() for keys in groups.values() for key in keys
             }
             ready = self._read([entry for entry in entries if entry.key in wanted])
-            for batch in batches_of(self.network, ready):
+            for batch in batches_of(self.network, ready, kept):
                 self._run_batch(batch, missing)
+            # What was planned and could not be done is behind us too.
+            self._advance(end)
         if not any(self._able(method) for method in self.methods):
             raise self._nothing()
-        advance(_BAR, max(1, self.cost.passes), max(1, self.cost.passes))
+        # Another process may have done some of it.
+        self._advance(self.cost.passes)
 
-    def _missing(self, entries: Sequence[Entry]) -> dict[str, dict[tuple[str, ...], list[str]]]:
-        """Say what is missing of a batch: by method, and by the metrics that lack, the items."""
+    def _missing(self, entries: Sequence[Entry], able: Mapping[str, Sequence[str]]) -> Missing:
+        """Say what is missing of a batch."""
         there = self.store.measured([entry.key for entry in entries])
-        missing: dict[str, dict[tuple[str, ...], list[str]]] = {}
-        for method in self.methods:
-            columns = {m.label: self.columns[method.label, m.label] for m in self._able(method)}
+        missing: Missing = {}
+        for method, metrics in able.items():
             for entry in entries:
                 lacking = tuple(
-                    label for label, column in columns.items() if (entry.key, column) not in there
+                    metric
+                    for metric in metrics
+                    if (entry.key, self.columns[method, metric]) not in there
                 )
                 if lacking:
-                    missing.setdefault(method.label, {}).setdefault(lacking, []).append(entry.key)
+                    missing.setdefault(method, {}).setdefault(lacking, []).append(entry.key)
         return missing
+
+    def _work_of(self, missing: Missing) -> int:
+        """Count the passes that are told of what is missing."""
+        return sum(
+            len(keys) * self._work(method, metrics)
+            for method, groups in missing.items()
+            for metrics, keys in groups.items()
+        )
+
+    def _work(self, method: str, metrics: Sequence[str]) -> int:
+        """Count the passes that are told of explaining a picture once and measuring the map."""
+        return sum(self._passes[method, label] for label in ("", *metrics))
 
     def _read(self, entries: Sequence[Entry]) -> list[Ready]:
         """Read and prepare pictures, noting those that cannot be."""
@@ -258,7 +285,11 @@ class Plan:
                 ready.append(self._prepared(entry))
             except CnnvizError as error:
                 self.failures.add(error, entry.item.id)
-        told = {each.entry.key: each.problems for each in ready if each.problems}
+        told = {
+            each.entry.key: [dataclasses.asdict(problem) for problem in each.problems]
+            for each in ready
+            if each.problems
+        }
         if told:
             self.store.remark(self._preparation, told)
         return ready
@@ -266,7 +297,7 @@ class Plan:
     def all_problems(self) -> tuple[Problem, ...]:
         """Give the data set's problems, and those that preparing its pictures has shown."""
         remarks = self.store.remarks(self._preparation)
-        return (*self.problems, *(Problem(*each) for each in remarks))  # type: ignore[arg-type]
+        return (*self.problems, *(Problem(**each) for each in remarks))
 
     def all_failures(self) -> tuple[Failure, ...]:
         """Give what failed, in the order of pictures, methods and metrics."""
@@ -280,16 +311,14 @@ class Plan:
 
         return tuple(sorted(self.failures.found, key=place))
 
-    def _run_batch(
-        self, batch: Batch, missing: Mapping[str, Mapping[tuple[str, ...], Sequence[str]]]
-    ) -> None:
+    def _run_batch(self, batch: Batch, missing: Missing) -> None:
         """Run all methods on a batch, as far as it is missing."""
         for method in self.methods:
             for labels, keys in missing.get(method.label, {}).items():
                 part = batch.only([key for key in keys if key in batch.keys])
                 if len(part):
                     self._run_method(method, [m for m in self.measures if m.label in labels], part)
-                    self._count(len(part), method.label, labels)
+                    self._advance(self._worked + len(part) * self._work(method.label, labels))
 
     def _run_method(self, method: Method, measures: Sequence[Measure], batch: Batch) -> None:
         """Explain a batch by a method and measure it; by single pictures if that fails."""
@@ -353,7 +382,8 @@ class Plan:
         for label in ("", *records):
             self.failures.succeeded(method.label, label)
 
-    def _count(self, items: int, method: str, metrics: Sequence[str]) -> None:
+    def _advance(self, worked: int) -> None:
         """Say how far the work has come."""
-        self._worked += items * sum(self._passes[method, label] for label in ("", *metrics))
-        advance(_BAR, min(self._worked, self.cost.passes), max(1, self.cost.passes))
+        self._worked = worked
+        total = max(1, self.cost.passes)
+        advance(_BAR, worked if self.cost.passes else total, total)

@@ -206,7 +206,7 @@ def plan(
     }
     folder = None if out is None else Path(out).expanduser()
     drawn = replace(draws, pictures=len(made.entries))
-    return Planned(made, dataset.name, drawn, settings, command, folder)
+    return Planned(made, dataset.name, drawn, settings, command, folder, dataset.notes)
 
 
 def _store(out: str | os.PathLike[str] | None) -> Store:

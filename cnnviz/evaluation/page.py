@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -45,6 +46,10 @@ def render(evaluation: Evaluation, plots: Mapping[str, tuple[Exhibit, ...]]) -> 
         provenance=evaluation.provenance,
     )
     problems = _problems(evaluation)
+    # Metrics that found nothing to measure are named in the notes.
+    measured = {s.metric for s in evaluation.summary if s.pictures}
+    shown = [m for m in evaluation.measures if m.label in measured]
+    ranking = next((m for m in shown if m.higher_is_better is not None), None)
     page: str = template_of("evaluation.html").render(
         title=evaluation.title,
         part=inspected(drawn),
@@ -56,12 +61,14 @@ def render(evaluation: Evaluation, plots: Mapping[str, tuple[Exhibit, ...]]) -> 
                 "summary": measure.summary,
                 "caption": _caption(evaluation.summary, measure),
             }
-            for measure in evaluation.measures
+            for measure in shown
         ],
-        rows=_rows(evaluation),
+        ranking=ranking.label if ranking else "",
+        rows=_rows(evaluation, shown, ranking),
         others=[score for score in evaluation.summary if not score.headline],
         scores=list(evaluation.summary),
         pictures=len(evaluation.pictures),
+        sure=any(math.isfinite(s.low) for s in evaluation.summary),
         notes=evaluation.notes,
         counts=Counter(kind for kind, *_ in problems).most_common(),
         problems=problems[:_LISTED],
@@ -71,10 +78,12 @@ def render(evaluation: Evaluation, plots: Mapping[str, tuple[Exhibit, ...]]) -> 
     return page
 
 
-def _rows(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Give the leaderboard's rows: best methods first, by the first metric that ranks."""
+def _rows(
+    evaluation: Evaluation, shown: Sequence[Measure], ranking: Measure | None
+) -> list[dict[str, Any]]:
+    """Give the leaderboard's rows: best methods first, by the metric that ranks."""
     heads = {(s.method, s.metric): s for s in evaluation.summary if s.headline}
-    ranking = next((m for m in evaluation.measures if m.higher_is_better is not None), None)
+    drawn = [_bars([s for s in heads.values() if s.metric == m.label]) for m in shown]
 
     def place(method: str) -> float:
         score = None if ranking is None else heads.get((method, ranking.label))
@@ -86,10 +95,34 @@ def _rows(evaluation: Evaluation) -> list[dict[str, Any]]:
         {
             "method": method,
             "why": evaluation.left_out.get(method, ""),
-            "scores": [heads.get((method, metric)) for metric in evaluation.metrics],
+            "scores": [
+                (heads.get((method, measure.label)), bars.get(method))
+                for measure, bars in zip(shown, drawn, strict=True)
+            ],
         }
         for method in sorted(evaluation.methods, key=place)
     ]
+
+
+def _bars(column: Sequence[Score]) -> dict[str, dict[str, float]]:
+    """Place the numbers of a column and their intervals between its ends, in %, by method."""
+    known = [value for s in column for value in (s.value, s.low, s.high) if math.isfinite(value)]
+    if not known or min(known) == max(known):
+        return {}
+    low, high = min(known), max(known)
+
+    def place(value: float) -> float:
+        return round(100 * (value - low) / (high - low), 1)
+
+    return {
+        s.method: {
+            "at": place(s.value),
+            "low": place(s.low if math.isfinite(s.low) else s.value),
+            "high": place(s.high if math.isfinite(s.high) else s.value),
+        }
+        for s in column
+        if math.isfinite(s.value)
+    }
 
 
 def _caption(scores: Sequence[Score], measure: Measure) -> str:

@@ -38,6 +38,8 @@ class Planned:
         What reruns it.
     folder : Path or None
         Where it is written.
+    notes : tuple of str
+        Of the data set.
     """
 
     plan: Plan
@@ -46,6 +48,7 @@ class Planned:
     settings: Mapping[str, Any]
     command: str
     folder: Path | None
+    notes: tuple[str, ...] = ()
 
     @property
     def cost(self) -> Cost:
@@ -80,7 +83,7 @@ class Planned:
             problems=plan.all_problems(),
             failures=plan.all_failures(),
             left_out=self._left_out(),
-            notes=tuple(self._notes(scores)),
+            notes=(*self.notes, *self._notes(scores)),
             cost=plan.cost,
             settings=self.settings,
             provenance=self._provenance(),

@@ -275,15 +275,15 @@ class Store:
         )
         return {position: Seen(*rest) for position, *rest in rows}
 
-    def remark(self, column: int, told: Mapping[str, Sequence[Sequence[str]]]) -> None:
+    def remark(self, column: int, told: Mapping[str, Sequence[Any]]) -> None:
         """Note what preparing some items has shown.
 
         Parameters
         ----------
         column : int
             Of the preparation.
-        told : mapping of str to sequence of sequence of str
-            By item.
+        told : mapping of str to sequence of value
+            By item, as JSON has them.
         """
         with self._transaction():
             self._base.executemany(
@@ -291,7 +291,7 @@ class Store:
                 ((column, item, json.dumps(each)) for item, each in told.items()),
             )
 
-    def remarks(self, column: int) -> list[list[str]]:
+    def remarks(self, column: int) -> list[Any]:
         """Read what preparing the wanted items has shown.
 
         Parameters
@@ -301,7 +301,7 @@ class Store:
 
         Returns
         -------
-        list of list of str
+        list of value
             In the order of the items.
         """
         rows = self._base.execute(

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
 from cnnviz.figures import tiles
-from cnnviz.figures.canvas import EMPTY, MUTED, Canvas, Scale
+from cnnviz.figures.canvas import EMPTY, INK, MUTED, Canvas, Scale
 from cnnviz.figures.lines import LEADING, text_width, widest, wrapped
 from cnnviz_core.exhibits import Curves, Tile
 
 __all__ = ["CurvesBlock"]
 
 # Colours that also people with a colour blindness tell apart (Okabe and Ito, 2008).
-_LINES: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#1c2128")
+_COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", INK)
+# More lines than colours are told apart by dashes too: their lengths, in widths of the line.
+_DASHES: Final = ("-", (0, (4, 1.5)), (0, (1.2, 1.2)))
 # More lines than these have an order, such as that of layers, and take their colours from a map.
 _MAPPED = "viridis"
 _WIDTH, _HEIGHT = 860, 320
 _PICTURE, _LEAST_PICTURE = 96, 36
+_LEAD, _SAMPLE = 18, 18
+"""From the axes to a line's name: a thin lead, and a piece of the line as it is drawn."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +58,7 @@ class CurvesBlock:
     def _plot(self) -> tuple[int, int, int]:
         """Where the axes begin, how wide and how high they are."""
         left = self.scale.px(66)
-        right = widest(tuple(self._names), self._letters) + self.scale.px(26)
+        right = widest(tuple(self._names), self._letters) + self.scale.px(_LEAD + _SAMPLE + 8)
         tall = max(self.scale.px(_HEIGHT), round(1.3 * self._letters * len(self._names)))
         return left, self._wide - left - round(right), tall
 
@@ -139,10 +144,11 @@ class CurvesBlock:
         label = self.curves.title or "curves"
         axes = canvas.axes(left + begin, top + self._above, wide, tall, label=label)
         self._prepare(canvas, axes)
-        colours = _colours(len(self.curves.lines))
-        for line, colour in zip(self.curves.lines, colours, strict=True):
-            dots = "o" if len(self.curves.x) < 25 else ""
-            axes.plot(self.curves.x, line.y, dots + "-", c=colour, lw=1.8, ms=3.5, label=line.name)
+        looks = _looks(len(self.curves.lines))
+        dots = "o" if len(self.curves.x) < 25 else ""
+        for line, look in zip(self.curves.lines, looks, strict=True):
+            colour = look["color"]
+            axes.plot(self.curves.x, line.y, **look, marker=dots, ms=3.5, label=line.name)
             if line.spread is not None:
                 edges = (line.y - line.spread, line.y + line.spread)
                 axes.fill_between(self.curves.x, *edges, color=colour, alpha=0.16, lw=0)
@@ -151,7 +157,7 @@ class CurvesBlock:
             # Lines along the ends are not cut in half.
             axes.set_ylim(low - 0.012 * (high - low), high + 0.012 * (high - low))
         field = canvas.field(left, top, *self.size, label="words")
-        self._draw_names(canvas, axes, field, colours)
+        self._draw_names(canvas, axes, field, looks)
         self._draw_marks(canvas, axes, field)
         self._draw_pictures(canvas, field)
         if self.curves.x_title:
@@ -171,7 +177,9 @@ class CurvesBlock:
         if len(places) * self.scale.px(38) <= self._plot[1]:
             axes.set_xticks(places, [f"{x:.4g}".replace("-", "−") for x in places])
 
-    def _draw_names(self, canvas: Canvas, axes: Any, field: Any, colours: list[str]) -> None:
+    def _draw_names(
+        self, canvas: Canvas, axes: Any, field: Any, looks: Sequence[Mapping[str, Any]]
+    ) -> None:
         """Write each line's name beside its end, none over another."""
         begin, wide, tall = self._plot
         low, high = axes.get_ylim()
@@ -181,20 +189,19 @@ class CurvesBlock:
             if there.size:
                 x, y = float(self.curves.x[there[-1]]), float(line.y[there[-1]])
                 level = (high - min(max(y, low), high)) / (high - low) * tall
-                wanted.append((level, k, self._across(x)))
-        wanted.sort(key=lambda each: each[0])
+                # Lines that end together have their names in the order of their means.
+                wanted.append((round(level, 1), -float(line.y[there].mean()), k, self._across(x)))
+        wanted.sort()
         levels = _apart([level for level, *_ in wanted], 1.25 * self._letters, tall)
-        for (y, k, x), level in zip(wanted, levels, strict=True):
-            ends = (begin + wide + self.scale.px(4), begin + wide + self.scale.px(18))
-            field.plot(
-                (begin + x, ends[0], ends[1]),
-                (self._above + y, self._above + y, self._above + level),
-                color=colours[k],
-                lw=0.8,
-                alpha=0.5,
-            )
-            place = (ends[1] + self.scale.px(4), self._above + level - 0.68 * self._letters)
-            canvas.write(field, place, [self._names[k]], self._letters, colours[k])
+        ends = [begin + wide + self.scale.px(space) for space in (4, _LEAD, _LEAD + _SAMPLE)]
+        for (y, _, k, x), level in zip(wanted, levels, strict=True):
+            beside = self._above + level
+            lead = (self._above + y, self._above + y, beside)
+            faint = {"color": looks[k]["color"], "lw": 0.8, "alpha": 0.5}
+            field.plot((begin + x, *ends[:2]), lead, **faint)
+            field.plot(ends[1:], (beside, beside), **looks[k])
+            place = (ends[2] + self.scale.px(5), beside - 0.68 * self._letters)
+            canvas.write(field, place, [self._names[k]], self._letters)
 
     def _draw_marks(self, canvas: Canvas, axes: Any, field: Any) -> None:
         """Draw upright lines, with their words above the axes."""
@@ -223,14 +230,17 @@ class CurvesBlock:
             canvas.write(field, place, lines, px, MUTED, "center")
 
 
-def _colours(n: int) -> list[str]:
-    """Give as many colours as there are lines."""
-    if n <= len(_LINES):
-        return list(_LINES[:n])
-    import matplotlib
-    from matplotlib.colors import to_hex
+def _looks(n: int) -> list[dict[str, Any]]:
+    """Say how each of n lines is drawn, in matplotlib's words."""
+    if n <= len(_COLOURS) * len(_DASHES):
+        looks = [(colour, dashes) for dashes in _DASHES for colour in _COLOURS][:n]
+    else:
+        import matplotlib
+        from matplotlib.colors import to_hex
 
-    return [to_hex(matplotlib.colormaps[_MAPPED](share)) for share in np.linspace(0.2, 0.88, n)]
+        shares = np.linspace(0.2, 0.88, n)
+        looks = [(to_hex(matplotlib.colormaps[_MAPPED](share)), "-") for share in shares]
+    return [{"color": colour, "ls": dashes, "lw": 1.8} for colour, dashes in looks]
 
 
 def _apart(wanted: list[float], least: float, room: float) -> list[float]:

@@ -144,7 +144,7 @@ def cnnviz_explainers() -> list[ExplainerSpec]:
             family="cam",
             needs=frozenset({"capture", "gradient", "curvature"}),
             references=("Cai, CAMs as Shapley value-based explainers, The Visual Computer, 2025",),
-            cost="2 forward, 3 backward",
+            cost="3 forward, 3 backward, at most",
         ),
         *ACTIVATIONS,
         *PERTURBING,

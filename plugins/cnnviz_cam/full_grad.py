@@ -73,7 +73,7 @@ class FullGrad:
     needs: ClassVar[frozenset[str]] = frozenset({"capture", "gradient", "parameters", "replace"})
 
     def passes(self, model: Model, x: Array) -> int:
-        """Count the passes for one sample.
+        """Count the most passes that one sample can take.
 
         Parameters
         ----------

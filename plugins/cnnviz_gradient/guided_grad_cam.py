@@ -41,6 +41,10 @@ class GuidedGradCAM:
 
     needs: ClassVar[frozenset[str]] = frozenset({"capture", "gradient", "rule:relu"})
 
+    def passes(self, model: Model, x: Array) -> int:
+        """Say how many forward passes one sample takes, a backward pass counted as two."""
+        return 6
+
     def explain(self, model: Model, x: Array, targets: Sequence[Target]) -> Maps:
         """Explain the targets' scores on a batch.
 

@@ -93,7 +93,7 @@ class ShapleyValues:
         return explain_segments(model, x, targets, self._setting(), _values)
 
     def passes(self, model: Model, x: Array) -> int:
-        """Give the forward passes for one sample: one for each coalition."""
+        """Give the forward passes for the first sample: one for each coalition of its segments."""
         return 1 << _checked(self._setting().players(x))
 
     def _setting(self) -> Setting:

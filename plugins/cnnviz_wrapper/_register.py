@@ -51,6 +51,18 @@ def cnnviz_explainers() -> list[ExplainerSpec]:
             cost="the method's",
         ),
         ExplainerSpec(
+            name="gaussian-smoothing",
+            target="cnnviz_wrapper.gaussian_smoothing:GaussianSmoothing",
+            summary="A method's map, smoothed by a Gaussian so that grains become regions",
+            family="wrapper",
+            needs=needs,
+            references=(
+                "Fong et al., Understanding deep networks via extremal perturbations and smooth "
+                "masks, ICCV 2019",
+            ),
+            cost="the method's",
+        ),
+        ExplainerSpec(
             name="layer-fusion",
             target="cnnviz_wrapper.layer_fusion:LayerFusion",
             summary="A method's maps at several layers, scaled and fused into one",

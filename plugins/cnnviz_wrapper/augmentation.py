@@ -10,12 +10,12 @@ from typing import Annotated, Any
 import numpy as np
 
 from cnnviz_core.errors import ArrayError, TargetError
-from cnnviz_core.explainer import Maps
+from cnnviz_core.explainer import Maps, passes_of
 from cnnviz_core.model import Array, Model, as_float
 from cnnviz_core.parameters import Help, Range
 from cnnviz_core.scoring import Scored, score
 from cnnviz_core.targets import Target
-from cnnviz_wrapper.wrapping import Copy, Wrapper, explain_copies, work_of
+from cnnviz_wrapper.wrapping import Copy, Wrapper, explain_copies
 
 __all__ = ["Augmentation"]
 
@@ -73,7 +73,7 @@ class Augmentation(Wrapper):
         int
             In forward passes: one for the scores, and the inner method's for each copy.
         """
-        return 1 + len(self._transformations()) * work_of(self.inner, model, x)
+        return 1 + len(self._transformations()) * passes_of(self.inner, model, x)
 
     def explain(self, model: Model, x: Array, targets: Sequence[Target]) -> Maps:
         """Explain the targets' scores on a batch.

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Annotated
 
 from cnnviz_core.errors import ParameterError
-from cnnviz_core.explainer import Maps
+from cnnviz_core.explainer import Maps, passes_of
 from cnnviz_core.maps.principal import project
 from cnnviz_core.model import Array, Model
 from cnnviz_core.parameters import Help
 from cnnviz_core.targets import Target
-from cnnviz_wrapper.wrapping import Wrapper, work_of
+from cnnviz_wrapper.wrapping import Wrapper
 
 __all__ = ["EigenSmoothing"]
 
@@ -70,7 +70,7 @@ class EigenSmoothing(Wrapper):
         int
             In forward passes: as many as the inner method.
         """
-        return work_of(self.inner, model, x)
+        return passes_of(self.inner, model, x)
 
     def explain(self, model: Model, x: Array, targets: Sequence[Target]) -> Maps:
         """Explain the targets' scores on a batch.

@@ -9,14 +9,14 @@ from typing import Annotated, Final, Literal
 import numpy as np
 
 from cnnviz_core.errors import ParameterError
-from cnnviz_core.explainer import Explainer, Maps, present
+from cnnviz_core.explainer import Explainer, Maps, passes_of, present
 from cnnviz_core.layers import AUTO, resolve_layers
 from cnnviz_core.maps import combine, resize
 from cnnviz_core.model import Array, LayerInfo, Model
 from cnnviz_core.parameters import Help, Range
 from cnnviz_core.progress import advance
 from cnnviz_core.targets import Target
-from cnnviz_wrapper.wrapping import Wrapper, looks_at_a_layer, work_of
+from cnnviz_wrapper.wrapping import Wrapper, looks_at_a_layer
 
 __all__ = ["LayerFusion"]
 
@@ -107,7 +107,7 @@ class LayerFusion(Wrapper):
         int
             In forward passes: the inner method's at each layer.
         """
-        return sum(work_of(self.inner_at(info.name), model, x) for info in self._layers(model, x))
+        return sum(passes_of(self.inner_at(info.name), model, x) for info in self._layers(model, x))
 
     def explain(self, model: Model, x: Array, targets: Sequence[Target]) -> Maps:
         """Explain the targets' scores on a batch.

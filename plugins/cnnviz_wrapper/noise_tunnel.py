@@ -8,13 +8,13 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from cnnviz_core.explainer import Maps
+from cnnviz_core.explainer import Maps, passes_of
 from cnnviz_core.model import Array, Model, as_float
 from cnnviz_core.noise import noisy_copies
 from cnnviz_core.parameters import Help, Range
 from cnnviz_core.scoring import score
 from cnnviz_core.targets import Target
-from cnnviz_wrapper.wrapping import Wrapper, explain_copies, work_of
+from cnnviz_wrapper.wrapping import Wrapper, explain_copies
 
 __all__ = ["NoiseTunnel"]
 
@@ -84,7 +84,7 @@ class NoiseTunnel(Wrapper):
         int
             In forward passes: one for the scores, and the inner method's for each copy.
         """
-        return 1 + self.samples * work_of(self.inner, model, x)
+        return 1 + self.samples * passes_of(self.inner, model, x)
 
     def explain(self, model: Model, x: Array, targets: Sequence[Target]) -> Maps:
         """Explain the targets' scores on a batch.

@@ -11,7 +11,7 @@ import numpy as np
 
 from cnnviz_core.bounds import ENDS, End, asks_for_bounds
 from cnnviz_core.errors import ParameterError
-from cnnviz_core.explainer import Explainer, Maps, passes_of
+from cnnviz_core.explainer import Explainer, Maps
 from cnnviz_core.layers import AUTO
 from cnnviz_core.model import Array, Model
 from cnnviz_core.parameters import Help, Range
@@ -19,7 +19,7 @@ from cnnviz_core.progress import advance
 from cnnviz_core.registry import get_registry
 from cnnviz_core.targets import Target
 
-__all__ = ["Copy", "Wrapper", "explain_copies", "work_of"]
+__all__ = ["Copy", "Wrapper", "explain_copies"]
 
 Copy: TypeAlias = tuple[Array, Sequence[Target]]
 """A changed copy of a batch (N, ...), and what is asked of it: a target for each sample."""
@@ -155,27 +155,6 @@ def looks_at_a_layer(explainer: Explainer) -> bool:
     """
     made: Any = explainer
     return any(field.name == "layer" for field in fields(made))
-
-
-def work_of(explainer: Explainer, model: Model, x: Array) -> int:
-    """Say how much work a method has with one sample.
-
-    Parameters
-    ----------
-    explainer : Explainer
-        The method.
-    model : Model
-        The network.
-    x : ndarray (N, ...)
-        The batch to be explained.
-
-    Returns
-    -------
-    int
-        In forward passes; 3, a forward and a backward pass, where the method does not say.
-    """
-    passes = passes_of(explainer, model, x)
-    return 3 if passes is None else passes
 
 
 def explain_copies(

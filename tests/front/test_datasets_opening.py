@@ -86,9 +86,11 @@ def test_arrays():
             "boxes": [[[1, 2, 3, 4], [0, 0, 12, 10]], None],
             "masks": masks,
             "difficult": [False, True],
+            "name": "shapes",
         }
     )
     first, second = dataset
+    assert dataset.name == "shapes"
     assert ids(dataset) == ["picture-1#3", "picture-2#cat"]
     assert dataset.classes == (3, "cat")
     assert first.boxes.tolist() == [[1, 2, 3, 4], [0, 0, 12, 10]]

@@ -146,8 +146,9 @@ def test_ilsvrc_s_own_files(ilsvrc, records, test_data, tmp_path):
     for item, same in zip(dataset, ilsvrc.items[:50], strict=True):
         assert item.id == same.id
         assert np.array_equal(item.boxes, same.boxes)
-    # The photographs are not of the annotated size, 950 have no XML, and 0 is the first pixel.
-    assert set(dataset.counts) == {"another size", "no annotation", "malformed"}
+    # The photographs are not of the annotated size, and 950 have no XML.
+    assert set(dataset.counts) == {"another size", "no annotation"}
+    assert any("begin at 0" in note for note in dataset.notes)
     assert any(problem.what.startswith("950 pictures") for problem in dataset.problems)
 
 

@@ -68,9 +68,13 @@ def test_a_data_set_with_a_box_at_0_counts_from_0(voc):
     dataset = open_dataset(voc)
     assert dataset[2].boxes.tolist() == [[0, 5, 12, 10]]
     assert dataset[1].boxes.tolist() == [[3, 4, 4, 5]]
-    kinds = [problem.kind for problem in dataset.problems]
-    assert kinds == ["malformed", "box partly outside"]
-    assert "count pixels from 0" in dataset.problems[0].what
+    assert dataset.counts == {"box partly outside": 1}
+    (note,) = dataset.notes
+    assert "count pixels from 0" in note
+
+
+def test_what_is_as_voc_has_it_needs_no_note(voc):
+    assert open_dataset(voc).notes == ()
 
 
 def test_a_split(voc):

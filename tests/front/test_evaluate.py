@@ -65,16 +65,33 @@ def data():
 
 @pytest.fixture
 def count(monkeypatch):
-    """How many samples went through the reference network."""
+    """The passes of the reference network, in samples; a backward pass counts as two."""
     counted = [0]
-    forward = ReferenceModel.forward
 
-    def counting(self, x, **how):
-        counted[0] += len(x)
-        return forward(self, x, **how)
+    def counting(name, weight):
+        original = getattr(ReferenceModel, name)
 
-    monkeypatch.setattr(ReferenceModel, "forward", counting)
+        def call(self, x, *how, **more):
+            counted[0] += weight * len(x)
+            return original(self, x, *how, **more)
+
+        monkeypatch.setattr(ReferenceModel, name, call)
+
+    counting("forward", 1)
+    counting("pullback", 3)
     return counted
+
+
+def followed(planned):
+    """Run an evaluation; give what its bar told, as (done, total)."""
+    told = []
+    with listening(lambda what, done, total: told.append((what, done, total))):
+        planned.run()
+    bar = [(done, total) for what, done, total in told if what == "forward passes"]
+    assert {total for _, total in bar} == {max(1, planned.cost.passes)}
+    assert [done for done, _ in bar] == sorted(done for done, _ in bar)
+    assert bar[-1][0] == bar[-1][1]
+    return bar
 
 
 def test_each_picture_is_explained_and_measured(network, data):
@@ -121,19 +138,46 @@ def test_the_stated_cost_is_what_is_spent(network, data, count):
     assert planned.cost.done == 0
     assert planned.cost.seconds > 0
     count[0] = 0
-    told = []
-    with listening(lambda what, done, total: told.append((what, done, total))):
-        planned.run()
-    assert count[0] == planned.cost.passes + N  # the targets are scored on the pictures themselves
-    bar = [(done, total) for what, done, total in told if what == "forward passes"]
+    bar = followed(planned)
+    assert count[0] == planned.cost.passes + N  # this method never looks at the pictures themselves
     assert bar[0] == (0, planned.cost.passes)
     assert bar[1][0] == planned.cost.passes * 4 // N  # a batch of 4
-    assert bar[-1] == (planned.cost.passes, planned.cost.passes)
-    assert [done for done, _ in bar] == sorted(done for done, _ in bar)
     assert re.fullmatch(
         r"7 items, 1 method, 2 metrics: about 147 forward passes, .+ at .+ ms each",
         str(planned.cost),
     )
+
+
+SPENDING = {
+    # A map; a deletion of 4 steps from the picture to the fill; and the map of 2 neighbours.
+    "saliency": (3, 5, 2 * 3),
+    "grad-cam": (3, 5, 2 * 3),
+    "guided-grad-cam": (6, 5, 2 * 6),
+    "smoothgrad(samples=3)": (10, 5, 2 * 10),
+    "occlusion(window=6, stride=3)": (7, 5, 2 * 7),
+}
+
+
+@pytest.mark.parametrize("batch_size", [3, N])
+def test_the_passes_of_methods_and_metrics_add_up(network, data, count, batch_size):
+    metrics = "deletion(steps=4), max-sensitivity(draws=2), energy-pointing-game"
+    planned = plan(network, data, list(SPENDING), metrics, batch_size=batch_size, resamples=0)
+    assert planned.cost.passes == N * sum(map(sum, SPENDING.values()))
+    count[0] = 0
+    bar = followed(planned)
+    assert len(bar) >= len(SPENDING)
+    # The methods share their forward passes of the pictures themselves, and so do the deletions.
+    shared = 2 * len(SPENDING)
+    assert planned.cost.passes - N * shared <= count[0] <= planned.cost.passes
+
+
+@pytest.mark.parametrize("method", SPENDING)
+def test_one_method_spends_what_is_stated_to_the_last_pass(network, data, count, method):
+    planned = plan(network, data, method, "max-sensitivity(draws=2)", batch_size=4, resamples=0)
+    assert planned.cost.passes == N * (SPENDING[method][0] + SPENDING[method][2])
+    count[0] = 0
+    followed(planned)
+    assert count[0] == planned.cost.passes
 
 
 def test_one_explanation_for_all_metrics_and_no_more_pictures_than_a_batch(network, data):
@@ -166,7 +210,7 @@ def test_methods_share_their_passes(network, data, count):
     planned = plan(network, data, "grad-cam, hires-cam, xgrad-cam", [Inside()], batch_size=N)
     count[0] = 0
     planned.run()
-    assert count[0] <= 2 * N
+    assert count[0] == 3 * N
 
 
 def test_methods_are_told_the_bounds_and_the_layer(network, data):
@@ -314,6 +358,27 @@ def test_what_never_works_is_given_up(network):
     assert np.isfinite(e.records["saliency", "Asking"]["mean"]).all()
 
 
+def test_the_bar_goes_on_evenly_where_something_fails(network, tmp_path):
+    """What is given up, and pictures that cannot be read, are behind it with their batch."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for i in range(40):
+        Image.fromarray(rng.integers(0, 256, (12, 9, 3), dtype=np.uint8)).save(
+            tmp_path / f"{i:02}.png"
+        )
+    for i in (5, 6, 7, 38):
+        whole = (tmp_path / f"{i:02}.png").read_bytes()
+        (tmp_path / f"{i:02}.png").write_bytes(whole[: len(whole) // 2])
+    methods, metrics = ["saliency", Fragile(above=-1)], [Asking(), Touchy(above=-1)]
+    planned = plan(network, tmp_path, methods, metrics, target="predicted", batch_size=8)
+    bar = followed(planned)
+    each = planned.cost.passes // 5
+    assert {each * batch for batch in range(6)} <= {done for done, _ in bar}
+    steps = np.diff([done for done, _ in bar])
+    assert steps.max() <= each
+
+
 def test_what_does_not_fit_the_network_is_left_out(data):
     def scores(x):
         return x.reshape(len(x), -1)[:, :5]
@@ -407,6 +472,25 @@ def test_what_is_done_is_not_done_again(network, data, tmp_path):
     assert calls(network, data, tmp_path, batch_size=2) == 0
     assert calls(network, data, tmp_path, metrics=(Inside(), Asking())) == N
     assert plan(network, data, [Noting()], [Inside(), Asking()], out=tmp_path).cost.passes == 0
+
+
+def test_a_resumed_run_tells_what_is_left_and_what_is_done(network, data, tmp_path, count):
+    """Of 7 pictures 3 have been explained, in 3 passes, and measured by one metric, in 3."""
+    both = [Asking(), Again()]
+    cnnviz.evaluate(network, data, "saliency", both[:1], limit=3, out=tmp_path, resamples=0)
+    for metrics, left, done in (
+        (both[:1], 4 * (3 + 3), 3 * (3 + 3)),
+        # With another metric all are explained again.
+        (both, N * (3 + 3 + 2 * 3), N * 3),
+        (both, 0, N * (3 + 3 + 3 + 2 * 3)),
+    ):
+        planned = plan(network, data, "saliency", metrics, out=tmp_path, batch_size=2, resamples=0)
+        assert (planned.cost.passes, planned.cost.done) == (left, done)
+        assert ("all is done already" in str(planned.cost)) == (left == 0)
+        count[0] = 0
+        bar = followed(planned)
+        assert count[0] == left
+        assert bar[0][0] == 0 or not left
 
 
 def test_a_changed_setting_makes_new_records(network, data, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import pytest
 from front.evaluated import Asking, Inside, annotated
 
 import cnnviz
+from cnnviz.datasets import open_dataset
 from cnnviz.evaluation import Evaluation
 from cnnviz.evaluation.asking import measures_of
 from cnnviz.evaluation.plots import plots_of
@@ -99,6 +101,21 @@ def test_the_best_and_those_as_good_are_marked():
     assert [s.method for s in scores if s.best] == ["worse on every picture"]
 
 
+def test_draws_are_the_same_in_pieces(monkeypatch):
+    """So a data set of any size is resampled in bounded memory."""
+    draws = Resampling(7, 25, seed=3)
+    (whole,) = draws.counts()
+    monkeypatch.setattr("cnnviz.evaluation.summary._HELD", 7 * 4)
+    pieces = list(draws.counts())
+    assert [len(piece) for piece in pieces] == [4] * 6 + [1]
+    np.testing.assert_array_equal(np.concatenate(pieces), whole)
+    assert set(whole.sum(axis=1)) == {7}
+    records = {name: of(*np.random.default_rng(i).random(7)) for i, name in enumerate("ab")}
+    scores = scores_of(measures_of([Inside()])[0], records, draws)
+    monkeypatch.undo()
+    assert scores_of(measures_of([Inside()])[0], records, draws) == scores
+
+
 def test_nothing_measured_and_nothing_resampled():
     (measure,) = measures_of([Inside()])
     records = {"a": of(*[np.nan] * 4), "b": of(1, 1, np.nan, 1)}
@@ -107,6 +124,13 @@ def test_nothing_measured_and_nothing_resampled():
     assert (str(one), one.pictures) == ("1.000 [1.000, 1.000]", 3)
     score = scores_of(measure, {"b": of(1, 2)}, Resampling(2, 0, 0))[0]
     assert str(score) == "1.500"
+
+
+def test_what_is_to_be_known_of_the_data_set_is_told(network, data):
+    dataset = dataclasses.replace(open_dataset(data), notes=("boxes begin at 0",))
+    done = cnnviz.evaluate(network, dataset, "saliency", [Inside()], resamples=0)
+    assert done.notes[0] == "boxes begin at 0"
+    assert done.counts == {}
 
 
 # ----------------------------------------------------------------------------------- plots
@@ -244,7 +268,7 @@ class _Page(HTMLParser):
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         self.sources += [v for k, v in attrs if k in ("src", "href", "xlink:href")]
-        if tag not in ("meta", "link", "img", "input", "br"):
+        if tag not in ("meta", "link", "img", "input", "br", "wbr"):
             self.open.append(tag)
 
     def handle_startendtag(self, tag, attrs):
@@ -270,6 +294,7 @@ def test_the_page_ranks_the_methods_and_marks_the_best(evaluation, tmp_path):
     text = evaluation.save(tmp_path).read_text(encoding="utf-8")
     board = text[text.index('<table class="board">') : text.index("</table>")]
     heads = {s.method: s.value for s in evaluation.summary if s.headline and s.metric == "Inside"}
+    board = board.replace("<wbr>", "")
     order = re.findall(r'<th scope="row">([^<]*)', board)
     assert order == sorted(heads, key=heads.get, reverse=True)
     best = board[board.index('class="best"') :]
@@ -279,6 +304,38 @@ def test_the_page_ranks_the_methods_and_marks_the_best(evaluation, tmp_path):
     )  # three equal
     assert "higher is better" in board
     assert "lower is better" in board
+
+
+def test_the_page_draws_the_intervals_of_a_column_on_one_scale(evaluation, tmp_path):
+    text = evaluation.save(tmp_path).read_text(encoding="utf-8")
+    bars = re.findall(r'class="range" style="--at: (.*?)%; --low: (.*?)%; --high: (.*?)%"', text)
+    bars = np.array(bars, float)
+    heads = {(s.metric, s.method): s for s in evaluation.summary if s.headline}
+    rows = re.findall(r'<th scope="row">(.*?)</th>', text[: text.index("</table>")])
+    rows = [row.replace("<wbr>", "") for row in rows]
+    own = np.array([[s.value, s.low, s.high] for s in (heads["Inside", row] for row in rows)])
+    drawn = bars[:: len(bars) // len(rows)]
+    scaled = 100 * (own - own.min()) / (own.max() - own.min())
+    np.testing.assert_allclose(drawn, scaled, atol=0.051)
+
+
+def test_the_page_has_room_only_for_what_was_measured(network, data, tmp_path):
+    class Nothing(Asking):
+        def measure(self, explained):
+            return {"mean": np.full(len(explained), np.nan)}
+
+        def summarise(self, records):
+            return {"mean": np.nan}
+
+    methods = ["saliency", "grad-cam(layer=fc)"]
+    cnnviz.evaluate(network, data, methods, [Nothing(), Asking()], out=tmp_path, resamples=0)
+    text = (tmp_path / "leaderboard.html").read_text(encoding="utf-8")
+    head = text[text.index("<thead>") : text.index("</thead>")]
+    assert re.findall(r'<th scope="col"[^>]*>(\w+)', head) == ["method", "Asking"]
+    assert "Nothing found nothing to measure" in text
+    assert re.search(r'<td class="why" colspan="1">not run: .*fc', text)
+    assert "confidence interval" not in text
+    assert "≈" not in text[text.index("<body>") :]
 
 
 def test_the_page_tells_what_went_wrong(network, data, tmp_path):

@@ -14,6 +14,7 @@ from PIL import Image
 
 from cnnviz.exhibiting import draw, written
 from cnnviz.figures import tiles
+from cnnviz.figures.canvas import INK
 from cnnviz.figures.lines import text_width, wrapped
 from cnnviz.figures.matrix import fields_of
 from cnnviz.wording import gallery_note
@@ -234,7 +235,25 @@ def test_names_at_the_ends_of_curves_are_legible(level):
     assert np.diff(heights).min() >= 12
     assert heights[0] >= 0
     assert heights[-1] <= figure.axes[2].get_ylim()[0]
-    assert len({text.get_color() for text in names}) == 30
+    assert {text.get_color() for text in names} == {INK}
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 13, 21, 22, 40])
+def test_no_two_lines_look_the_same_and_names_stand_by_a_piece_of_their_line(count):
+    x = np.linspace(0, 1, 30)
+    lines = [Line(f"method {k}", np.exp(-x * k) * (1 - x)) for k in range(count)]
+    _, plot, words = draw([Curves(x, lines, title="decay")], dpi=100).axes
+    looks = [(line.get_color(), line._unscaled_dash_pattern) for line in plot.lines]
+    assert len({str(look) for look in looks}) == count
+    texts = {t.get_text(): t.get_position()[1] for t in words.texts if "method" in t.get_text()}
+    samples = [line for line in words.lines if line.get_linewidth() > 1]
+    for k, (line, sample) in enumerate(zip(plot.lines, samples, strict=True)):
+        # All lines end at 0, so their names stand in the order of their means, the first on top.
+        assert sample.get_color() == line.get_color()
+        assert sample.get_linestyle() == line.get_linestyle()
+        assert abs(texts[f"method {k}"] - sample.get_ydata()[0]) < 12
+    heights = [texts[f"method {k}"] for k in range(count)]
+    assert heights == sorted(heights)
 
 
 def test_numbers_of_a_matrix():

@@ -65,6 +65,7 @@ NAMES = {
     "noise-tunnel",
     "test-time-augmentation",
     "eigen-smoothing",
+    "gaussian-smoothing",
     "lrp",
     "excitation-backprop",
     "contrastive-excitation-backprop",

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from cnnviz_core.errors import (
     ArrayError,
@@ -30,6 +31,7 @@ from cnnviz_core.testing.nets import NETS, random_input
 from cnnviz_core.testing.reference import ReferenceModel
 from cnnviz_wrapper.augmentation import Augmentation
 from cnnviz_wrapper.eigen_smoothing import EigenSmoothing
+from cnnviz_wrapper.gaussian_smoothing import GaussianSmoothing
 from cnnviz_wrapper.layer_fusion import LayerFusion
 from cnnviz_wrapper.noise_tunnel import NoiseTunnel
 from cnnviz_wrapper.wrapping import Wrapper
@@ -361,6 +363,80 @@ def test_a_map_that_is_no_sum_of_terms_is_refused(of):
         run("eigen-smoothing", of=of)
 
 
+# gaussian-smoothing
+
+
+def smoothed(raw, sigma=0.1, of=POSITIVE, x=X):
+    """Smooth what an inner method gives."""
+    with pytest.MonkeyPatch.context() as patch:
+        inner = Double(raw=raw, presentation=of)
+        patch.setattr(Wrapper, "inner_at", lambda self, layer: inner)
+        return GaussianSmoothing(sigma=sigma).explain(MODEL, x, TARGETS[: len(x)])
+
+
+@pytest.mark.parametrize("of", ["saliency", "grad-cam", "gradient-x-input", "occlusion(window=4)"])
+@pytest.mark.parametrize("sigma", [0.0, 0.02, 0.15, 1.0])
+def test_smoothing_is_scipys_gaussian_of_the_map_that_is_shown(of, sigma):
+    inner = REGISTRY.configured(of).explain(MODEL, X, TARGETS)
+    shown, _ = present(inner.raw, (12, 9), inner.presentation)
+    found = run("gaussian-smoothing", of=of, sigma=sigma)
+    expected = [gaussian_filter(each, 12 * sigma) for each in shown] if sigma else shown
+    np.testing.assert_allclose(found.raw, expected, rtol=1e-9, atol=1e-12 * shown.max())
+    again, _ = present(found.raw, (12, 9), found.presentation)
+    np.testing.assert_array_equal(again, found.raw)
+    assert (found.layer, found.targets) == (inner.layer, inner.targets)
+    np.testing.assert_array_equal(found.scores, inner.scores)
+
+
+def test_magnitudes_are_smoothed_and_do_not_cancel_out():
+    """Saliency that alternates in sign from pixel to pixel is a plain of its magnitude."""
+    chequers = (-1.0) ** np.indices((12, 9)).sum(0)
+    raw = np.repeat(chequers[None], 3, 0)
+    found = smoothed(raw, of=Presentation(sign="absolute"))
+    np.testing.assert_allclose(found.raw, np.ones((3, 12, 9)), rtol=1e-12)
+    assert found.presentation.sign == "positive"
+    signed = smoothed(raw, sigma=0.3, of=Presentation(sign="signed"))
+    assert np.abs(signed.raw).max() < 0.05
+    assert signed.presentation.sign == "signed"
+
+
+@pytest.mark.parametrize("sigma", [0.01, 0.1, 0.7])
+@pytest.mark.parametrize("size", [(31,), (12, 9), (5, 6, 7)])
+def test_smoothing_keeps_the_sum_and_constants_and_is_linear_and_mirrors(size, sigma):
+    rng = np.random.default_rng(len(size))
+    a, b = rng.normal(size=(2, 1, *size))
+    x, signed = np.zeros((1, *size, 2)), Presentation(sign="signed")
+
+    def smooth(raw):
+        return smoothed(raw, sigma, signed, x).raw
+
+    np.testing.assert_allclose(smooth(a).sum(), a.sum(), rtol=1e-10)
+    np.testing.assert_allclose(smooth(np.full_like(a, 2.5)), 2.5, rtol=1e-12)
+    np.testing.assert_allclose(smooth(3 * a - b), 3 * smooth(a) - smooth(b), atol=1e-12)
+    for axis in range(1, a.ndim):
+        mirrored = smooth(np.flip(a, axis))
+        np.testing.assert_allclose(mirrored, np.flip(smooth(a), axis), atol=1e-12)
+
+
+def test_the_width_is_a_share_of_the_longest_side():
+    """So a point has the variance that the share says, along every axis, in pixels."""
+    x = np.zeros((1, 61, 101, 1))
+    point = np.zeros((1, 61, 101))
+    point[0, 30, 50] = 1
+    heat = smoothed(point, 0.05, x=x).raw[0]
+    for axis, n in ((1, 61), (0, 101)):
+        offsets = np.arange(n) - n // 2
+        assert (heat.sum(axis) * offsets**2).sum() == pytest.approx((0.05 * 101) ** 2, rel=0.01)
+
+
+def test_smoothing_of_nothing_is_nothing_and_infinity_is_told_of():
+    raw = np.random.default_rng(3).random((3, 12, 9))
+    raw[0], raw[2, 3, 3] = -1, np.inf
+    found = smoothed(raw)
+    _, status = present(found.raw, (12, 9), found.presentation)
+    assert status == ["all-zero", "ok", "non-finite"]
+
+
 # layer-fusion
 
 
@@ -523,10 +599,12 @@ def test_every_method_that_runs_works_inside(wrapper, method):
         NoiseTunnel(of="occlusion(window=6, stride=3)", samples=2, combine="mean-square"),
         Augmentation(of="occlusion(window=6, stride=3)", multiply=0.0),
         EigenSmoothing(of="saliency", centre=False),
+        GaussianSmoothing(of="saliency", sigma=0.2),
         LayerFusion(of="grad-cam", combine="mean"),
         NoiseTunnel(of="eigen-smoothing", samples=2),
         Augmentation(of="noise-tunnel(of=saliency, samples=2)"),
         LayerFusion(of="test-time-augmentation(multiply=0.2)"),
+        GaussianSmoothing(of="layer-fusion(of=grad-cam)"),
     ]
 )
 def test_others_than_the_defaults_pass_the_checks(explainer, check):
@@ -548,7 +626,9 @@ def test_any_rank_of_input_will_do(net, wrapper, of):
     model, x, targets = one_picture(net)
     maps = run(wrapper, model, x, targets, of=of)
     inner = run(of, model, x, targets)
-    if wrapper == "eigen-smoothing":
+    if wrapper == "gaussian-smoothing":
+        assert maps.raw.shape == x.shape[:-1]
+    elif wrapper == "eigen-smoothing":
         assert maps.raw.shape == inner.raw.shape[: x.ndim - 1]
     elif wrapper != "layer-fusion":
         assert maps.raw.shape == inner.raw.shape
@@ -593,8 +673,12 @@ def test_the_work_is_known_beforehand(monkeypatch):
     assert work("tta") == 1 + 6 * 5
     assert work("tta", flip=False) == 1 + 3 * 5
     assert work("eigen-smoothing") == 5
+    assert work("gaussian-smoothing") == 5
     assert work("layer-fusion") == 2 * 5
     monkeypatch.delattr(Double, "passes")
+    assert work("noise-tunnel", samples=4) == 1 + 4
+    assert work("layer-fusion", layer="conv1, relu1, conv2") == 3
+    monkeypatch.setattr(Double, "needs", frozenset({"gradient"}))
     assert work("noise-tunnel", samples=4) == 1 + 4 * 3
     assert work("layer-fusion", layer="conv1, relu1, conv2") == 3 * 3
 
@@ -663,6 +747,8 @@ def test_fusion_is_of_methods_that_look_at_a_layer():
         ("noise-tunnel", {"noise": -0.1}),
         ("noise-tunnel", {"combine": "median"}),
         ("tta", {"multiply": 1.0}),
+        ("gaussian-smoothing", {"sigma": -0.01}),
+        ("gaussian-smoothing", {"sigma": 1.5}),
         ("layer-fusion", {"stages": 0}),
         ("layer-fusion", {"gamma": 0.0}),
         ("layer-fusion", {"combine": "median"}),
@@ -678,6 +764,7 @@ def test_parameters_are_checked(wrapper, wrong):
     [
         ("noise-tunnel", {"samples": 2}),
         ("tta", {"flip": False}),
+        ("gaussian-smoothing", {}),
         ("layer-fusion", {"layer": "patches, add"}),
     ],
 )
