@@ -20,51 +20,19 @@ copy of ILSVRC and torchvision's networks, ``cnnviz evaluate`` does the same: se
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import importlib.util
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
-
-import numpy as np
-from scipy.ndimage import gaussian_filter
+from typing import Any
 
 import cnnviz
 from cnnviz.evaluation import Evaluation, plan
-from cnnviz_core.explainer import Maps, Presentation
-from cnnviz_core.registry import get_registry
-
-
-@dataclass(frozen=True)
-class SmoothedSaliency:
-    """Saliency, smoothed with a Gaussian, so that its hot pixels become regions.
-
-    Any object with these members is a method that can be evaluated beside those of cnnviz.
-
-    Parameters
-    ----------
-    width : float
-        The Gaussian's standard deviation, as a share of the picture's longer side.
-    """
-
-    width: float = 0.02
-
-    needs: ClassVar[frozenset[str]] = frozenset({"gradient"})
-
-    def explain(self, model: Any, x: Any, targets: Any) -> Maps:
-        """Explain the targets' scores on a batch (N, H, W, C)."""
-        maps = get_registry().explainer("saliency").explain(model, x, targets)
-        sigma = self.width * max(x.shape[1:3])
-        heat = gaussian_filter(np.abs(maps.raw).max(axis=-1), (0, sigma, sigma))
-        return dataclasses.replace(maps, raw=heat, presentation=Presentation())
-
 
 METHODS = {
     "backprop (saliency)": "saliency",
-    "backprop, smoothed": SmoothedSaliency(),
+    "backprop, smoothed": "gaussian-smoothing(of=saliency)",
     "c-MWP": "c-mwp",
     "Grad-CAM": "grad-cam",
     "CAM": "cam",
