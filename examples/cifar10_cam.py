@@ -412,6 +412,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=Path("cifar10-cam.png"), help="the figure")
     asked = parser.parse_args(arguments)
+    if asked.out.suffix.lower() not in Image.registered_extensions():
+        parser.error(f"--out {asked.out}: a name that ends in .png or .jpg is expected")
     asked.width = asked.width or (1.0 if asked.full else 1 / 8)
     asked.epochs = asked.epochs or (25 if asked.full else 8)
 
