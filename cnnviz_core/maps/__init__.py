@@ -12,7 +12,14 @@ are, integers and half precision become float32.  No function changes its argume
 
 from __future__ import annotations
 
-from cnnviz_core.maps.boxes import boxes_of, clip_boxes, components, iou, threshold_mask
+from cnnviz_core.maps.boxes import (
+    boxes_of,
+    boxes_of_each,
+    clip_boxes,
+    components,
+    iou,
+    threshold_mask,
+)
 from cnnviz_core.maps.channels import channel_means, combine, relu, weight_channels
 from cnnviz_core.maps.normalise import (
     min_max,
@@ -26,6 +33,7 @@ from cnnviz_core.maps.status import map_status
 
 __all__ = [
     "boxes_of",
+    "boxes_of_each",
     "channel_means",
     "clip_boxes",
     "combine",

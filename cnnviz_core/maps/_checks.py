@@ -1,9 +1,9 @@
-"""Checks that all map maths shares."""
+"""What all map maths shares: checks, and how a batch is cut into parts."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
-from typing import Any, TypeVar
+from collections.abc import Container, Iterator, Mapping
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
@@ -11,6 +11,9 @@ from cnnviz_core.errors import ArrayError, ParameterError, near
 from cnnviz_core.model import Array, as_float
 
 T = TypeVar("T")
+
+CACHED: Final = 2**20
+"""Bytes that stay in a core's cache while they are read and written several times."""
 
 
 def checked_maps(values: Any, name: str, ranks: Container[int], form: str) -> Array:
@@ -47,3 +50,9 @@ def pick(options: Mapping[str, T], parameter: str, value: str) -> T:
             f"pass {parameter}={(near(str(value), options) or list(options))[0]!r}",
         )
     return options[value]
+
+
+def parts_of(maps: Array, size: int = CACHED) -> Iterator[slice]:
+    """Cut a batch into parts of a size in bytes, or of one sample where that is larger."""
+    step = max(1, size * len(maps) // max(1, maps.nbytes))
+    return (slice(start, start + step) for start in range(0, len(maps), step))

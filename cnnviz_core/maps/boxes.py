@@ -6,15 +6,19 @@ without ``x1``, and its area is ``(x1 - x0) * (y1 - y0)``.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 
 from cnnviz_core.errors import ArrayError, ParameterError
-from cnnviz_core.maps._checks import checked_maps
+from cnnviz_core.maps._checks import checked_maps, parts_of
+from cnnviz_core.maps._runs import components_of
 from cnnviz_core.model import Array
 
-__all__ = ["boxes_of", "clip_boxes", "components", "iou", "threshold_mask"]
+__all__ = ["boxes_of", "boxes_of_each", "clip_boxes", "components", "iou", "threshold_mask"]
+
+_MANY: Final = 2**22
+"""Bytes of maps whose runs are listed at once."""
 
 
 def threshold_mask(map: Array, threshold: float) -> Array:
@@ -62,7 +66,7 @@ def threshold_mask(map: Array, threshold: float) -> Array:
     usable = (highest > 0) & np.isfinite(highest)
     # The level is rounded to the map's own type, so that a value that equals it is not above it.
     level = np.where(usable, highest, 0) * float(threshold)
-    mask: Array = usable & (maps > level)
+    mask: Array = maps > np.where(usable, level, np.inf)
     return mask
 
 
@@ -95,14 +99,6 @@ def components(mask: Array, connectivity: Literal[1, 2] = 2) -> list[Array]:
     >>> [c.tolist() for c in components(np.array([[True, False, True, True]]))]
     [[[False, False, True, True]], [[True, False, False, False]]]
     """
-    labels, areas = _labelled(mask, connectivity)
-    return [labels == k for k in range(1, len(areas) + 1)]
-
-
-def _labelled(mask: Array, connectivity: int) -> tuple[Array, Array]:
-    """Number the components from 1, the largest first, and count their pixels."""
-    from skimage.measure import label
-
     mask = np.asarray(mask)
     if mask.ndim != 2 or mask.dtype != bool:
         raise ArrayError(
@@ -110,19 +106,10 @@ def _labelled(mask: Array, connectivity: int) -> tuple[Array, Array]:
             "(h, w) of bool",
             "make one with threshold_mask, and pass that of one map at a time",
         )
-    if connectivity not in (1, 2):
-        raise ParameterError(
-            f"connectivity={connectivity!r} is unknown",
-            "1 (edges) or 2 (edges and corners)",
-            "pass connectivity=2",
-        )
-    labels = label(mask, connectivity=connectivity)
-    areas = np.bincount(labels.ravel(), minlength=1)[1:]
-    # scikit-image numbers row by row, and a stable sort leaves equals in that order.
-    order = np.argsort(-areas, kind="stable")
-    rank = np.zeros(len(areas) + 1, dtype=labels.dtype)
-    rank[1 + order] = np.arange(1, len(areas) + 1)
-    return rank[labels], areas[order]
+    found = components_of(mask[None], _checked_connectivity(connectivity))
+    labels = np.full(mask.shape, -1)
+    labels[mask] = found.labels
+    return [labels == k for k in range(len(found.areas))]
 
 
 def boxes_of(
@@ -172,14 +159,74 @@ def boxes_of(
     >>> boxes_of(np.array([[0.0, 9.0, 8.0, 0.0], [0.0, 7.0, 0.0, 1.0]])).tolist()
     [[1, 0, 3, 2]]
     """
-    from scipy.ndimage import find_objects
-
     map = checked_maps(map, "the map", (2,), "(h, w)")
-    labels, areas = _labelled(threshold_mask(map, threshold), connectivity)
-    keep = np.count_nonzero(areas >= min_area)
-    found = find_objects(labels)[: min(keep, 1) if largest else keep]
-    boxes = [(x.start, y.start, x.stop, y.stop) for y, x in found]
-    return np.array(boxes, dtype=np.int64).reshape(-1, 4)
+    return boxes_of_each(map[None], threshold, largest, min_area, connectivity=connectivity)[0]
+
+
+def boxes_of_each(
+    maps: Array,
+    threshold: float = 0.15,
+    largest: bool = True,
+    min_area: int = 1,
+    *,
+    connectivity: Literal[1, 2] = 2,
+) -> list[Array]:
+    """Find the boxes around what is hot in each of several maps; see `boxes_of`.
+
+    Parameters
+    ----------
+    maps : ndarray (N, h, w)
+        The maps, each with a maximum of its own.
+    threshold : float
+        The share of a map's maximum, in [0, 1], that a pixel must exceed.
+    largest : bool
+        Whether to keep only the component of a map with the most pixels.
+    min_area : int
+        How many pixels a component must have.
+    connectivity : {1, 2}
+        1 joins pixels that share an edge, 2 also those that share a corner.
+
+    Returns
+    -------
+    list of ndarray of int64 (k, 4)
+        For each map what `boxes_of` gives.
+
+    Raises
+    ------
+    ArrayError
+        If `maps` is not (N, h, w).
+    ParameterError
+        If the threshold or the connectivity is out of its range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> [boxes.tolist() for boxes in boxes_of_each(np.array([[[0.0, 9.0, 8.0]], [[0, 0, 0]]]))]
+    [[[1, 0, 3, 1]], []]
+    """
+    maps = checked_maps(maps, "maps", (3,), "(N, h, w)")
+    connectivity = _checked_connectivity(connectivity)
+    boxes: list[Array] = []
+    for part in parts_of(maps, _MANY):
+        found = components_of(threshold_mask(maps[part], threshold), connectivity)
+        kept = found.areas >= min_area
+        if largest:
+            kept &= np.diff(found.samples, prepend=-1) > 0
+        of_each = np.searchsorted(found.samples[kept], np.arange(1, len(maps[part])))
+        boxes += np.split(found.boxes[kept], of_each)
+    return boxes
+
+
+def _checked_connectivity(connectivity: Any) -> Literal[1, 2]:
+    """Check a connectivity."""
+    if connectivity not in (1, 2):
+        raise ParameterError(
+            f"connectivity={connectivity!r} is unknown",
+            "1 (edges) or 2 (edges and corners)",
+            "pass connectivity=2",
+        )
+    checked: Literal[1, 2] = connectivity
+    return checked
 
 
 def iou(a: Array, b: Array, *, inclusive: bool = False) -> Array:

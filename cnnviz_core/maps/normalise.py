@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 import numpy as np
 
 from cnnviz_core.errors import ParameterError
-from cnnviz_core.maps._checks import checked_maps, pick
+from cnnviz_core.maps._checks import checked_maps, parts_of, pick
 from cnnviz_core.model import Array
 
 __all__ = [
@@ -25,6 +25,8 @@ __all__ = [
 ]
 
 Axis: TypeAlias = int | tuple[int, ...] | None
+Scale: TypeAlias = Callable[[Array, Array, Array, Array], None]
+"""Takes maps, their least and their largest values, and where to write them scaled."""
 
 _REDUCTIONS: Final[dict[str, Callable[[Array], Array]]] = {
     "max-abs": lambda channels: np.abs(channels).max(axis=0),
@@ -66,11 +68,7 @@ def min_max(maps: Array, axis: Axis = None) -> Array:
     >>> min_max(np.array([[-2.0, 0.0, 2.0], [5.0, 5.0, 5.0]])).tolist()
     [[0.0, 0.5, 1.0], [0.0, 0.0, 0.0]]
     """
-    maps, axes = _checked(maps, axis)
-    with np.errstate(invalid="ignore"):
-        # Halves keep the difference of two huge values from overflowing.
-        above = maps * 0.5 - maps.min(axis=axes, keepdims=True) * 0.5
-    return _divide(above, above.max(axis=axes, keepdims=True), axes)
+    return _in_parts(_to_unit, maps, axis)
 
 
 def scale_to_max(maps: Array, axis: Axis = None) -> Array:
@@ -101,8 +99,7 @@ def scale_to_max(maps: Array, axis: Axis = None) -> Array:
     >>> scale_to_max(np.array([[0.0, 1.0, 4.0], [0.0, 0.0, 0.0]])).tolist()
     [[0.0, 0.25, 1.0], [0.0, 0.0, 0.0]]
     """
-    maps, axes = _checked(maps, axis)
-    return _divide(maps, maps.max(axis=axes, keepdims=True), axes)
+    return _in_parts(_to_maximum, maps, axis)
 
 
 def symmetric(maps: Array, axis: Axis = None) -> Array:
@@ -133,8 +130,7 @@ def symmetric(maps: Array, axis: Axis = None) -> Array:
     >>> symmetric(np.array([[-4.0, 0.0, 2.0]])).tolist()
     [[-1.0, 0.0, 0.5]]
     """
-    maps, axes = _checked(maps, axis)
-    return _divide(maps, np.abs(maps).max(axis=axes, keepdims=True), axes)
+    return _in_parts(_to_magnitude, maps, axis)
 
 
 def percentile_clip(maps: Array, q: float = 99.0, axis: Axis = None) -> Array:
@@ -242,7 +238,47 @@ def _checked(maps: Array, axis: Axis) -> tuple[Array, tuple[int, ...]]:
     return maps, axes
 
 
-def _divide(maps: Array, by: Array, axes: tuple[int, ...]) -> Array:
+def _in_parts(scale: Scale, maps: Array, axis: Axis) -> Array:
+    """Scale maps into a new array, a few samples at a time unless they are scaled together."""
+    maps, axes = _checked(maps, axis)
+    scaled = np.empty_like(maps)
+    together = any(a % maps.ndim == 0 for a in axes)
+    for part in [slice(None)] if together else parts_of(maps):
+        lowest = maps[part].min(axis=axes, keepdims=True)
+        highest = maps[part].max(axis=axes, keepdims=True)
+        scale(maps[part], lowest, highest, scaled[part])
+    return scaled
+
+
+def _to_unit(maps: Array, lowest: Array, highest: Array, out: Array) -> None:
+    """Bring the least value to 0 and the largest to 1."""
+    with np.errstate(invalid="ignore"):
+        # Halves keep the difference of two huge values from overflowing.
+        span = highest * 0.5 - lowest * 0.5
+        np.multiply(maps, 0.5, out=out)
+        out -= lowest * 0.5
+    _divide(out, span, _finite(lowest, highest), out)
+
+
+def _to_maximum(maps: Array, lowest: Array, highest: Array, out: Array) -> None:
+    """Bring the largest value to 1, and leave 0 where it is."""
+    _divide(maps, highest, _finite(lowest, highest), out)
+
+
+def _to_magnitude(maps: Array, lowest: Array, highest: Array, out: Array) -> None:
+    """Bring the largest magnitude to 1, and leave 0 where it is."""
+    _divide(maps, np.maximum(-lowest, highest), _finite(lowest, highest), out)
+
+
+def _finite(lowest: Array, highest: Array) -> Array:
+    """Tell which maps are finite everywhere: NaN is the extreme of what holds it."""
+    finite: Array = np.isfinite(lowest) & np.isfinite(highest)
+    return finite
+
+
+def _divide(maps: Array, by: Array, finite: Array, out: Array) -> None:
     """Divide each map by its divisor; give zeros if that is zero or the map is not finite."""
-    usable = (by > 0) & np.isfinite(maps).all(axis=axes, keepdims=True)
-    return np.divide(maps, by, out=np.zeros_like(maps), where=usable)
+    usable = finite & (by > 0)
+    np.divide(maps, np.where(usable, by, 1), out=out)
+    if not usable.all():
+        np.copyto(out, 0, where=~usable)

@@ -9,17 +9,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 
 from cnnviz_core.errors import ParameterError
-from cnnviz_core.maps._checks import checked_maps, pick
+from cnnviz_core.maps._checks import checked_maps, parts_of, pick
 from cnnviz_core.model import Array
 
 __all__ = ["Interpolation", "resize", "resize_matrix"]
 
 Interpolation: TypeAlias = Literal["nearest", "bilinear", "bicubic"]
+
+_Band: TypeAlias = tuple[slice, slice, Array]
+"""Which new values follow from which old ones, by which weights (new, old)."""
+_FEW: Final = 8
+"""Old values of which a product is no slower than writing its result."""
+_BAND: Final = 32
+"""New values in a band: enough for a matrix product, and few beside what a large map has."""
 
 
 def resize(
@@ -76,29 +83,54 @@ def resize(
     rank = len(size)
     grid = ("l", "h, w", "d, h, w")[rank - 1]
     maps = checked_maps(maps, "maps", (rank + 1, rank + 2), f"(N, {grid}) or (N, {grid}, C)")
-    matrices = [
-        resize_matrix(old, new, method, antialias=antialias).astype(maps.dtype)
+    bands = [
+        _bands(old, new, method, antialias, maps.dtype)
         for old, new in zip(maps.shape[1 : rank + 1], size, strict=True)
     ]
-    resized = maps
-    # The axis that grows least goes first, before there are more values to multiply.  Zero times
-    # infinity is NaN; `map_status` speaks of it.
+    axes = [axis for axis in range(rank, 0, -1) if size[axis - 1] != maps.shape[axis]]
+    if not axes:
+        return maps.copy()
+    # The axis that grows least goes first, before there are more values to multiply.
+    axes.sort(key=lambda axis: size[axis - 1] / maps.shape[axis])
+    resized = np.empty((len(maps), *size, *maps.shape[rank + 1 :]), maps.dtype)
+    # Zero times infinity is NaN; `map_status` speaks of it.
     with np.errstate(over="ignore", invalid="ignore"):
-        for axis in sorted(range(rank, 0, -1), key=lambda axis: size[axis - 1] / maps.shape[axis]):
-            if size[axis - 1] != maps.shape[axis]:
-                resized = _along(resized, axis, matrices[axis - 1])
-    return resized.copy() if resized is maps else resized
+        for part in parts_of(resized):
+            between = maps[part]
+            for axis in axes[:-1]:
+                grown = (*between.shape[:axis], size[axis - 1], *between.shape[axis + 1 :])
+                between = _along(between, axis, bands[axis - 1], np.empty(grown, maps.dtype))
+            _along(between, axes[-1], bands[axes[-1] - 1], resized[part])
+    return resized
 
 
-def _along(maps: Array, axis: int, matrix: Array) -> Array:
-    """Multiply a matrix (n_out, n_in) along one axis of a batch."""
-    before, after = maps.shape[:axis], maps.shape[axis + 1 :]
-    shape = (*before, len(matrix), *after)
-    if math.prod(after) == 1:
-        flat = maps.reshape(math.prod(before), maps.shape[axis])
-        return np.matmul(flat, matrix.T).reshape(shape)
-    blocks = maps.reshape(math.prod(before), maps.shape[axis], math.prod(after))
-    return np.matmul(matrix, blocks).reshape(shape)
+@lru_cache(maxsize=16, typed=True)  # 9.0 pixels are an error, also after 9 were not
+def _bands(
+    n_in: int, n_out: int, method: Interpolation, antialias: bool, dtype: np.dtype[Any]
+) -> list[_Band]:
+    """Cut the weights into blocks of rows, and leave out the columns in which a block is zero."""
+    matrix = resize_matrix(n_in, n_out, method, antialias=antialias).astype(dtype)
+    bands = []
+    step = _BAND if n_in > _FEW else n_out
+    for start in range(0, n_out, step):
+        rows = slice(start, start + step)
+        columns = np.flatnonzero(matrix[rows].any(axis=0))
+        read = slice(int(columns[0]), int(columns[-1]) + 1)
+        bands.append((rows, read, matrix[rows, read]))
+    return bands
+
+
+def _along(maps: Array, axis: int, bands: list[_Band], out: Array) -> Array:
+    """Multiply a matrix along one axis of a batch, into a contiguous array."""
+    before, after = math.prod(maps.shape[:axis]), math.prod(maps.shape[axis + 1 :])
+    read = maps.reshape(before, maps.shape[axis], after)
+    written = out.reshape(before, out.shape[axis], after)
+    for rows, columns, weights in bands:
+        if after == 1:
+            np.matmul(read[:, columns, 0], weights.T, out=written[:, rows, 0])
+        else:
+            np.matmul(weights, read[:, columns], out=written[:, rows])
+    return out
 
 
 def resize_matrix(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from cnnviz_core.errors import ArrayError
@@ -51,13 +53,10 @@ def map_status(raw: Array, shown: Array) -> list[str]:
             "the same samples in both",
             "pass both arrays for the whole batch",
         )
-    return [_status(*sample) for sample in zip(raw, shown, strict=True)]
-
-
-def _status(raw: Array, shown: Array) -> str:
-    """Say it of one sample."""
-    if not (np.isfinite(raw).all() and np.isfinite(shown).all()):
-        return "non-finite"
-    if shown.any():
-        return "ok"
-    return "all-negative" if raw.any() and not (raw > 0).any() else "all-zero"
+    given, seen = (m.reshape(len(m), math.prod(m.shape[1:])) for m in (raw, shown))
+    highest = given.max(axis=1)
+    finite = np.isfinite(given.min(axis=1)) & np.isfinite(highest) & np.isfinite(seen).all(axis=1)
+    lost = np.where(given.any(axis=1) & ~(highest > 0), "all-negative", "all-zero")
+    status = np.where(finite, np.where(seen.any(axis=1), "ok", lost), "non-finite")
+    found: list[str] = status.tolist()
+    return found

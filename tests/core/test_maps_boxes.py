@@ -11,9 +11,18 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from scipy import ndimage
+from skimage.measure import label, regionprops
 
 from cnnviz_core.errors import ArrayError, ParameterError
-from cnnviz_core.maps import boxes_of, clip_boxes, components, iou, threshold_mask
+from cnnviz_core.maps import (
+    boxes,
+    boxes_of,
+    boxes_of_each,
+    clip_boxes,
+    components,
+    iou,
+    threshold_mask,
+)
 
 sizes = npst.array_shapes(min_dims=2, max_dims=2, max_side=9)
 masks = npst.arrays(bool, sizes)
@@ -167,6 +176,50 @@ def test_the_size_of_a_component_counts_its_pixels_not_its_box():
     assert boxes_of(map, min_area=17).shape == (0, 4)
 
 
+def by_scikit_image(map, share, connectivity):
+    """Label one map, and sort the regions by area; scikit-image lists them row by row."""
+    regions = regionprops(label(threshold_mask(map, share), connectivity=connectivity))
+    regions.sort(key=lambda region: -region.area)
+    corners = [(x0, y0, x1, y1) for y0, x0, y1, x1 in (region.bbox for region in regions)]
+    return np.array(corners, dtype=np.int64).reshape(-1, 4), [int(r.area) for r in regions]
+
+
+batches = npst.arrays(
+    np.float32, npst.array_shapes(min_dims=3, max_dims=3, max_side=7), elements=levels
+)
+
+
+@given(batches, shares, connectivities, st.integers(1, 4), st.sampled_from([1, 200, 10**9]))
+def test_a_batch_has_the_boxes_that_scikit_image_finds_in_each_map(
+    batch, share, connectivity, min_area, at_once
+):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(boxes, "_MANY", at_once)
+        every = boxes_of_each(batch, share, False, min_area, connectivity=connectivity)
+        first = boxes_of_each(batch, share, True, min_area, connectivity=connectivity)
+    assert len(every) == len(first) == len(batch)
+    for map, found, largest in zip(batch, every, first, strict=True):
+        expected, areas = by_scikit_image(map, share, connectivity)
+        np.testing.assert_array_equal(found, expected[: sum(a >= min_area for a in areas)])
+        np.testing.assert_array_equal(largest, found[:1])
+        assert (found.dtype, largest.shape[1]) == (np.int64, 4)
+
+
+@pytest.mark.parametrize("connectivity", [1, 2])
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.8])
+def test_noise_has_the_boxes_that_scikit_image_finds(share, connectivity):
+    batch = np.random.default_rng(0).standard_normal((3, 61, 47))
+    batch[1] = ndimage.gaussian_filter(batch[1], 3)
+    for map, found in zip(
+        batch, boxes_of_each(batch, share, False, connectivity=connectivity), strict=True
+    ):
+        np.testing.assert_array_equal(found, by_scikit_image(map, share, connectivity)[0])
+
+
+def test_an_empty_batch_has_no_boxes():
+    assert boxes_of_each(np.zeros((0, 3, 4))) == []
+
+
 def test_of_equal_components_the_first_row_by_row_wins():
     map = np.zeros((4, 6))
     map[2, 0:2] = map[1, 4:6] = 1
@@ -260,6 +313,9 @@ def test_clipping_keeps_the_type_and_its_argument():
         (lambda: components(np.ones((3, 3))), ArrayError, "float64"),
         (lambda: components(np.ones((3, 3), bool), 8), ParameterError, "connectivity=8"),
         (lambda: boxes_of(np.ones((2, 3, 3))), ArrayError, r"\(h, w\)"),
+        (lambda: boxes_of_each(np.ones((3, 3))), ArrayError, r"\(N, h, w\)"),
+        (lambda: boxes_of_each(np.ones((0, 3, 3)), connectivity=8), ParameterError, "=8"),
+        (lambda: boxes_of(np.ones((3, 3)), connectivity=8), ParameterError, "connectivity=8"),
         (lambda: iou([0, 0, 1, 1], [[0, 0, 1, 1]]), ArrayError, "a has the shape"),
         (lambda: iou([[0, 0, 1, 1]], [[3, 0, 1, 1]]), ArrayError, "b holds"),
         (lambda: iou([[0, 0, 1, np.nan]], []), ArrayError, "not finite"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -113,6 +114,26 @@ def test_other_axes_are_normalised_slice_by_slice(scaler, axis):
     source = np.moveaxis(maps, kept, range(len(kept)))
     for at in np.ndindex(source.shape[: len(kept)]):
         np.testing.assert_array_equal(found[at].ravel(), scaler(source[at].reshape(1, -1))[0])
+
+
+@pytest.mark.parametrize("scaler", SCALERS)
+def test_a_batch_beyond_the_cache_is_scaled_as_its_samples_are(scaler):
+    maps = np.random.default_rng(0).standard_normal((7, 300, 400))
+    maps[3, 5, 6], maps[4] = np.nan, 0
+    scaled = scaler(maps)
+    for i in range(len(maps)):
+        np.testing.assert_array_equal(scaled[i], scaler(maps[i : i + 1])[0])
+    assert not scaled[3:5].any()
+
+
+@pytest.mark.parametrize("scaler", SCALERS)
+def test_nothing_of_the_size_of_the_batch_is_made_on_the_way(scaler):
+    maps = np.random.default_rng(0).standard_normal((40, 300, 400)).astype(np.float32)
+    tracemalloc.start()
+    scaled = scaler(maps)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < scaled.nbytes + 2**20
 
 
 @given(arrays(), st.floats(0, 100))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from fractions import Fraction
 from itertools import product
 
@@ -242,6 +243,35 @@ def test_what_is_not_finite_stays_in_its_own_sample(method, channels, size):
     assert not np.isfinite(found[0]).all() or method == "nearest"
 
 
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_a_batch_beyond_the_cache_is_resized_as_its_samples_are(channels):
+    maps = normal((11, 40, 30, *channels))
+    matrices = [resize_matrix(o, n) for o, n in zip((40, 30), (150, 230), strict=True)]
+    expected = np.einsum("nab...,ia,jb->nij...", maps, *matrices, optimize=True)
+    np.testing.assert_allclose(resize(maps, (150, 230)), expected, atol=1e-12)
+
+
+@given(st.integers(20, 90), st.integers(20, 150), every, st.sampled_from([(), (2,)]), seeds)
+def test_leaving_out_zeros_changes_nothing(n_in, n_out, how, channels, seed):
+    method, antialias = how
+    maps = normal((2, n_in, 5, *channels), seed)
+    matrix = resize_matrix(n_in, n_out, method, antialias=antialias)
+    rows = resize(maps, (n_out, 5), method, antialias=antialias)
+    np.testing.assert_allclose(rows, np.einsum("na...,ia->ni...", maps, matrix), atol=1e-12)
+    columns = resize(maps.swapaxes(1, 2), (5, n_out), method, antialias=antialias)
+    np.testing.assert_allclose(columns.swapaxes(1, 2), rows, atol=1e-12)
+
+
+def test_between_two_axes_there_is_never_the_whole_batch():
+    maps = normal((200, 56, 56), dtype=np.float32)
+    resize_matrix(56, 224)
+    tracemalloc.start()
+    resized = resize(maps, (224, 224))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < resized.nbytes + 2**20
+
+
 def test_strides_do_not_matter():
     maps = normal((3, 4, 6, 5))
     np.testing.assert_array_equal(
@@ -278,6 +308,11 @@ def test_the_matrices_are_shared_and_locked():
         (lambda: resize(np.ones((1, 7, 7)), (9, 9, 3)), ArrayError, "N, d, h, w"),
         (lambda: resize(np.ones((1, 7, 7)), (0, 9)), ParameterError, "at least 1"),
         (lambda: resize(np.ones((1, 7, 7)), (9.5, 9)), ParameterError, "9.5"),
+        (
+            lambda: [resize(np.ones((1, 7, 7)), (side, 9)) for side in (9, 9.0)],
+            ParameterError,
+            "9.0",
+        ),
         (lambda: resize(np.ones((1, 7, 7)), (9, 9), "cubic"), ParameterError, "'bicubic'"),
         (lambda: resize(np.ones((1, 7, 7)), (7, 7), "area"), ParameterError, "'area'"),
         (lambda: resize_matrix(7, -1), ParameterError, "n_out=-1"),

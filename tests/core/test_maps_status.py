@@ -33,6 +33,15 @@ def test_status_where_the_positive_part_is_shown(raw, status):
     assert maps.map_status(raw, maps.relu(raw)) == [status, "ok"]
 
 
+def test_every_map_of_a_batch_has_a_status_of_its_own():
+    raw = np.array([[-1.0, 2.0], [-1.0, 0.0], [0.0, 0.0], [np.nan, 1.0], [3.0, -np.inf]])
+    expected = ["ok", "all-negative", "all-zero", "non-finite", "non-finite"]
+    order = [4, 1, 0, 3, 2, 0]
+    found = maps.map_status(raw[order], maps.relu(raw[order]))
+    assert found == [expected[i] for i in order]
+    assert {type(status) for status in found} == {str}
+
+
 def test_a_negative_map_that_is_shown_is_fine():
     raw = np.array([[-1.0, -2.0], [0.0, 0.0]])
     assert maps.map_status(raw, raw) == ["ok", "all-zero"]

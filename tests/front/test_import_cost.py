@@ -33,21 +33,45 @@ STATEMENTS = {
     "doctor": "from cnnviz.cli import main; main(['doctor'], standalone_mode=False)",
 }
 
+EXPLAINING = """
+import cnnviz, numpy
+from cnnviz_core.testing.nets import NETS
+from cnnviz_core.testing.reference import ReferenceModel
+x = numpy.random.default_rng(0).random((1, 12, 9, 3), dtype="float32")
+explained = cnnviz.explain(ReferenceModel(NETS["plain"]()), x, "grad-cam", preprocess=None)
+"""
 
-@pytest.mark.parametrize("statement", STATEMENTS.values(), ids=STATEMENTS)
-def test_nothing_heavy_is_loaded(statement):
+
+def loaded_after(statement):
+    """Run a statement in a process of its own, and list the modules that are loaded then."""
     code = f"{statement}\nimport json, sys; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
     )
-    loaded = json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("statement", STATEMENTS.values(), ids=STATEMENTS)
+def test_nothing_heavy_is_loaded(statement):
+    loaded = loaded_after(statement)
     assert [name for name in HEAVY if name in loaded] == []
 
 
+def test_an_explanation_loads_pillow_at_most():
+    loaded = loaded_after(EXPLAINING)
+    assert {name for name in (*HEAVY, "click", "rich") if name in loaded} <= {"PIL"}
+
+
+def test_boxes_are_found_without_scikit_image():
+    loaded = loaded_after(f"{EXPLAINING}\nassert len(explained.boxes()[0])")
+    assert "skimage" not in loaded
+
+
 def test_bare_import_is_bare():
-    code = "import cnnviz, sys; print('numpy' in sys.modules, 'click' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "False"]
+    added = set(loaded_after("import cnnviz")) - set(loaded_after(""))
+    packages = {name.split(".")[0] for name in added}
+    assert packages - sys.stdlib_module_names == {"cnnviz"}
+    assert not added & {"importlib.metadata", "dataclasses", "inspect"}
 
 
 def test_every_public_name_exists():
