@@ -50,7 +50,7 @@ class Drawn:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, part: slice) -> Drawn:
+    def __getitem__(self, part: slice | Array) -> Drawn:
         return Drawn(self.values[part])
 
 
@@ -77,7 +77,7 @@ class Labelled:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, part: slice) -> Labelled:
+    def __getitem__(self, part: slice | Array) -> Labelled:
         return replace(self, values=self.values[part])
 
 
@@ -109,7 +109,7 @@ class Separable:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, part: slice) -> Separable:
+    def __getitem__(self, part: slice | Array) -> Separable:
         weights = [along[part] if along.ndim == 3 else along for along in self.weights]
         return replace(self, values=self.values[part], weights=weights)
 
@@ -140,7 +140,7 @@ class Affine:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, part: slice) -> Affine:
+    def __getitem__(self, part: slice | Array) -> Affine:
         return replace(self, form=self.form[part])
 
 
