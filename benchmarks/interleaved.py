@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Mapping
 
-from rich.console import Console
-from rich.table import Table
-
 
 def measure(
-    ways: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 2
+    ways: Mapping[str, Callable[[], object]],
+    rounds: int | Mapping[str, int],
+    warm_up: int = 2,
+    clock: Callable[[], float] = time.process_time,
 ) -> dict[str, list[float]]:
     """Time each way once a round, so that a noisy moment falls on all of them.
 
@@ -19,52 +18,44 @@ def measure(
     ----------
     ways : mapping of str to callable
         What is timed, by name.
-    rounds : int
-        How often.
+    rounds : int, or mapping of str to int
+        How often; a way with fewer rounds than others takes part in the first of them.
     warm_up : int
         How many rounds go before, untimed.
+    clock : callable
+        Tells the time in seconds; left out, the processor time of the whole process.
 
     Returns
     -------
     dict of str to list of float
-        CPU seconds of the process, one for each round.
+        Seconds, one for each round.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(rounds + warm_up):
-        for name, run in ways.items():
-            start = time.process_time()
+    turns = dict.fromkeys(ways, rounds) if isinstance(rounds, int) else rounds
+    for _ in range(warm_up):
+        for run in ways.values():
             run()
-            spent = time.process_time() - start
-            if turn >= warm_up:
-                seconds[name].append(spent)
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(max((turns[name] for name in ways), default=0)):
+        for name, run in ways.items():
+            if turn < turns[name]:
+                seconds[name].append(timed(run, clock))
     return seconds
 
 
-def show(title: str, results: Mapping[str, Mapping[str, list[float]]], unit: str) -> None:
-    """Print medians as multiples of the unit's, one row for each network.
+def timed(run: Callable[[], object], clock: Callable[[], float] = time.process_time) -> float:
+    """Run something once, and give how many seconds that took.
 
     Parameters
     ----------
-    title : str
-        What was measured.
-    results : mapping of str to mapping
-        For each network what `measure` gave.
-    unit : str
-        The way that counts as 1.
+    run : callable
+        What is run.
+    clock : callable
+        As for `measure`.
+
+    Returns
+    -------
+    float
     """
-    ways = list(dict.fromkeys(way for seconds in results.values() for way in seconds))
-    table = Table(title=title, caption=f"medians, as multiples of one {unit} in the same run")
-    table.add_column("network")
-    table.add_column(f"{unit}, ms", justify="right")
-    for way in ways:
-        if way != unit:
-            table.add_column(way, justify="right")
-    for network, seconds in results.items():
-        one = statistics.median(seconds[unit])
-        cells = [
-            f"{statistics.median(seconds[way]) / one:.2f}" if way in seconds else "-"
-            for way in ways
-            if way != unit
-        ]
-        table.add_row(network, f"{1000 * one:.1f}", *cells)
-    Console(width=120).print(table)
+    start = clock()
+    run()
+    return clock() - start

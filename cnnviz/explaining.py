@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from cnnviz.explanation import Explanation
+from cnnviz.lanes import Lanes
 from cnnviz.listing import plugin_of, usual_name
 from cnnviz.looking import AskedLayer, is_several, layer_text
 from cnnviz.network import Labels, Network, Preprocess, wrap
@@ -300,6 +301,8 @@ class Task:
         The network.  Several methods that are run on one task share their passes through it.
     total : int
         How many explanations there are in all batches.
+    lanes : Lanes
+        Which model runs what.
     """
 
     network: Network
@@ -308,6 +311,7 @@ class Task:
     x: Array
     model: _Memory
     total: int
+    lanes: Lanes
 
     def run(self, method: str, explainer: Explainer) -> Explanation:
         """Explain the batch.
@@ -325,6 +329,7 @@ class Task:
         """
         explainer = bounded(explainer, self.network, self.x.shape[1:])
         self.model.away = False
+        self.model.elsewhere = self.lanes.further(self.samples[0], explainer)
         found = explainer.explain(self.model, self.x, self.targets)
         away = self.model.away
         self._check(method, found)
@@ -456,13 +461,14 @@ def batches(
 
     rows, targets = targets_for(target, len(samples), network.labels, activation)
     most = batch_size if isinstance(batch_size, int) else BATCH
+    lanes = Lanes(network, len(set(rows)))
     for chosen in _divided([samples[i] for i in rows], most):
         batch = tuple(samples[i] for i in rows[chosen])
         x = np.stack([sample.x for sample in batch])
         # One array for all methods, so that the model knows it again without comparing values.
         x.flags.writeable = False
-        memo = _Memory(batch[0].model(network), x)
-        yield Task(network, batch, tuple(targets[chosen]), x, memo, len(rows))
+        memo = _Memory(lanes.first(batch[0]), x)
+        yield Task(network, batch, tuple(targets[chosen]), x, memo, len(rows), lanes)
 
 
 def _divided(samples: Sequence[Sample], most: int) -> Iterator[slice]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import importlib.metadata
 import sys
 from collections.abc import Mapping
@@ -31,10 +31,20 @@ def provenance_of(network: Network, plugin: PluginInfo | None) -> Mapping[str, s
     found = {"model": network.name, "framework": network.model.framework}
     if plugin is not None:
         found["plugin"] = f"{plugin.distribution} {plugin.version}"
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        found["cnnviz"] = importlib.metadata.version("cnnviz")
+    own = _own_version()
+    if own is not None:
+        found["cnnviz"] = own
     for package in dict.fromkeys(("numpy", network.model.framework)):
         version = getattr(sys.modules.get(package), "__version__", None)
         if version is not None:
             found[package] = str(version)
     return found
+
+
+@functools.cache
+def _own_version() -> str | None:
+    """Give the installed version of this package; None where it was not installed."""
+    try:
+        return importlib.metadata.version("cnnviz")
+    except importlib.metadata.PackageNotFoundError:
+        return None

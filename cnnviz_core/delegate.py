@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from cnnviz_core.model import (
     INPUT,
     LOGITS,
+    PREPARE,
     Array,
     Cotangent,
     Curvature,
@@ -30,6 +31,8 @@ __all__ = ["Delegate"]
 class Delegate:
     """A model that asks another one everything; a subclass changes what it does differently.
 
+    It does not offer "prepare": a faster copy of the other model would not differ as it does.
+
     Parameters
     ----------
     model : Model
@@ -39,7 +42,7 @@ class Delegate:
     def __init__(self, model: Model) -> None:
         self._model = model
         self.framework = model.framework
-        self.capabilities = model.capabilities
+        self.capabilities = model.capabilities - {PREPARE}
 
     @property
     def activation(self) -> str:

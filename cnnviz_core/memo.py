@@ -44,10 +44,16 @@ class MemoModel(Delegate):
         The batch of which answers are remembered; it must not change either.
     entries : int
         How many answers to keep; the one asked for longest ago goes first.
+
+    Attributes
+    ----------
+    elsewhere : Model
+        Whom other inputs are asked of: the model itself, or a faster one of the same network.
     """
 
     def __init__(self, model: Model, x: Inputs, entries: int = 8) -> None:
         super().__init__(model)
+        self.elsewhere = model
         self._x = x
         self._entries = entries
         self._known: OrderedDict[Hashable, Any] = OrderedDict()
@@ -61,7 +67,7 @@ class MemoModel(Delegate):
     ) -> Trace:
         """Run the network, or answer from what an earlier pass gave; see `Model.forward`."""
         if replace or not self._remembers(x):
-            return self._model.forward(x, capture=capture, replace=replace)
+            return self.elsewhere.forward(x, capture=capture, replace=replace)
         wanted = {LOGITS, OUTPUT, *capture}
         values = self._values()
         if not wanted <= values.keys():
@@ -80,7 +86,7 @@ class MemoModel(Delegate):
     ) -> Pullback:
         """Differentiate, or answer from what an earlier pass gave; see `Model.pullback`."""
         if not self._remembers(x):
-            return self._model.pullback(x, cotangent, of=of, wrt=wrt, rule=rule)
+            return self.elsewhere.pullback(x, cotangent, of=of, wrt=wrt, rule=rule)
         values = self._values()
         if callable(cotangent):
             if of not in values:

@@ -25,6 +25,7 @@ __all__ = [
     "INPUT",
     "LOGITS",
     "OUTPUT",
+    "PREPARE",
     "Array",
     "CopyableModel",
     "Cotangent",
@@ -34,6 +35,7 @@ __all__ = [
     "Inputs",
     "LayerInfo",
     "Model",
+    "PreparableModel",
     "Pullback",
     "Replacement",
     "SpatialModel",
@@ -41,6 +43,7 @@ __all__ = [
     "copyable",
     "curved",
     "input_node",
+    "preparable",
     "spatial",
 ]
 
@@ -57,6 +60,8 @@ LOGITS: Final = "@logits"
 """The scores before the final softmax or sigmoid, also where the network ends in one."""
 OUTPUT: Final = "@output"
 """What the network returns; of several tensors, the main one."""
+PREPARE: Final = "prepare"
+"""The capability of a model that can make a private copy of itself that runs faster."""
 
 
 def input_node(name: str) -> str:
@@ -126,6 +131,11 @@ class LayerInfo:
     same_as : str or None
         An earlier node whose value this one hands on unchanged (a container does so with the value
         of its last layer).
+    affine : bool
+        Whether the logits are an affine function of this value while all else is held, as they are
+        of the last feature maps where only pooling by means and linear layers follow: replacing
+        ``a`` by ``a + d`` then adds ``<gradient, d>`` to every score that is linear in the logits.
+        False where the backend does not know.
     """
 
     name: str
@@ -138,6 +148,7 @@ class LayerInfo:
     call: int = 0
     calls: int = 1
     same_as: str | None = None
+    affine: bool = False
 
 
 @dataclass(frozen=True)
@@ -238,9 +249,10 @@ class Model(Protocol):
     A model never changes the network that it stands for: after any call, also one that raised, the
     network's parameters, gradients, hooks and modes are what they were.
 
-    A model whose `capabilities` name "curvature", "geometry" or "copy" has one more operation,
-    `CurvedModel.curvature`, `SpatialModel.geometry` or `CopyableModel.copied`; `curved`, `spatial`
-    and `copyable` give it to those who need it.
+    A model whose `capabilities` name "curvature", "geometry", "copy" or "prepare" has one more
+    operation, `CurvedModel.curvature`, `SpatialModel.geometry`, `CopyableModel.copied` or
+    `PreparableModel.prepared`; `curved`, `spatial`, `copyable` and `preparable` give it to those
+    who need it.
 
     Attributes
     ----------
@@ -248,9 +260,10 @@ class Model(Protocol):
         "torch", "tensorflow", "numpy", ...
     capabilities : frozenset of str
         What this very network offers: "capture", "replace", "gradient", "parameters",
-        "curvature", "geometry", "copy", "blend" (`forward` takes a batch that is described, and
-        makes it where the network computes), and ``"rule:<kind>"`` for every kind of operation
-        whose backward step a rule may override ("rule:relu").
+        "curvature", "geometry", "copy", "prepare", "blend" (`forward` takes a batch that is
+        described, and makes it where the network computes), "ablate" (likewise a replacement), and
+        ``"rule:<kind>"`` for every kind of operation whose backward step a rule may override
+        ("rule:relu").
     activation : str
         What turns `LOGITS` into probabilities: "softmax", "sigmoid" or "none"; "probabilities"
         where they are such already.  The network's own head where it has one; "softmax" where it
@@ -306,7 +319,8 @@ class Model(Protocol):
             Nodes whose values to return too.
         replace : mapping of str to (ndarray or callable), optional
             Values to put in the place of a node's: an array of its shape (N, ...), or a function
-            from the value to such an array.
+            from the value to such an array.  A model that offers "ablate" also takes a
+            `cnnviz_core.ablated.Ablated` in the place of an array.
 
         Returns
         -------
@@ -578,6 +592,61 @@ def copyable(model: Model) -> CopyableModel:
         f"other weights need 'copy', which this {model.framework} model does not offer",
         f"a need among {', '.join(map(repr, sorted(model.capabilities)))}",
         "wrap the network that it was exported from",
+    )
+
+
+class PreparableModel(Model, Protocol):
+    """A model with the optional operation "prepare"; see `preparable`."""
+
+    def prepared(self, x: Inputs) -> Model:
+        """Give a model of the same network that takes longer to make, and less time to run.
+
+        Parameters
+        ----------
+        x : ndarray (N, ...), or mapping of str to ndarray
+            An input, of which the shape of a sample counts.
+
+        Returns
+        -------
+        Model
+            One with the same layers, which gives the same values: within 1e-5 of the largest of a
+            value in float32, and of a gradient as far as a rectifier near zero may open or close.
+            It takes any input, but is faster only for those of this shape.  It is for the weights
+            that the network has now, and must not be used when they have changed.  The model
+            itself where nothing can be gained.
+
+        Raises
+        ------
+        ArrayError
+            If `x` does not fit.
+        """
+        ...
+
+
+def preparable(model: Model) -> PreparableModel:
+    """Give a model as one with the operation "prepare".
+
+    Parameters
+    ----------
+    model : Model
+        Any.
+
+    Returns
+    -------
+    PreparableModel
+        The model itself.
+
+    Raises
+    ------
+    MissingCapabilityError
+        If it does not offer the operation.
+    """
+    if PREPARE in model.capabilities and callable(getattr(model, "prepared", None)):
+        return cast(PreparableModel, model)
+    raise MissingCapabilityError(
+        f"a faster copy needs {PREPARE!r}, which this {model.framework} model does not offer",
+        f"a need among {', '.join(map(repr, sorted(model.capabilities)))}",
+        "use it as it is",
     )
 
 

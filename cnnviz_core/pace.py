@@ -23,7 +23,7 @@ _T = TypeVar("_T")
 
 def in_pace(
     total: int,
-    batch_size: BatchSize,
+    batch_size: BatchSize | None,
     sample_bytes: int,
     work: Callable[[int, int], _T],
 ) -> Iterator[tuple[int, int, _T]]:
@@ -37,8 +37,8 @@ def in_pace(
     ----------
     total : int
         How many samples there are.
-    batch_size : int or "auto"
-        How many at once.
+    batch_size : int, "auto" or None
+        How many at once; None for all, where it is the work itself that says what is too much.
     sample_bytes : int
         What one sample takes at the network's input.
     work : callable
@@ -56,7 +56,7 @@ def in_pace(
     MemoryError
         If the memory does not suffice for a batch of the size that was given, or for one sample.
     """
-    pace = _Pace(batch_size, sample_bytes)
+    pace = _Pace(batch_size, sample_bytes, total)
     start = 0
     while start < total:
         stop = min(start + pace.size, total)
@@ -75,11 +75,13 @@ def in_pace(
 class _Pace:
     """How large the next batch is, given what the earlier ones took."""
 
-    def __init__(self, batch_size: BatchSize, sample_bytes: int) -> None:
+    def __init__(self, batch_size: BatchSize | None, sample_bytes: int, total: int) -> None:
         self._most = max(1, _BYTES // max(1, sample_bytes))
-        self._measured = self._growing = batch_size == "auto"
+        self._shrinks = not isinstance(batch_size, int)
+        self._growing = batch_size == "auto"
         self._best = float("inf")
-        self.size = min(_FIRST, self._most) if batch_size == "auto" else batch_size
+        first = min(_FIRST, self._most) if self._growing else max(1, total)
+        self.size = batch_size if isinstance(batch_size, int) else first
 
     def took(self, samples: int, seconds: float) -> None:
         """Go on with a larger batch where that may pay, and go back where it did not."""
@@ -96,7 +98,7 @@ class _Pace:
 
     def smaller(self) -> bool:
         """Go on with smaller batches; tell whether there are such."""
-        if not self._measured or self.size == 1:
+        if not self._shrinks or self.size == 1:
             return False
         self.size //= 2
         self._growing = False

@@ -7,6 +7,7 @@ checks of values all come from them.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Mapping
@@ -101,6 +102,7 @@ class Parameter:
         return words + (f", {self.range}" if self.range else "")
 
 
+@functools.lru_cache(maxsize=512)
 def parameters_of(explainer: type) -> tuple[Parameter, ...]:
     """Read the parameters of an explainer class.
 

@@ -7,6 +7,7 @@ from typing import cast
 
 import numpy as np
 
+from cnnviz_core.ablated import Ablated
 from cnnviz_core.blended import BLEND, Blended, blend
 from cnnviz_core.errors import ArrayError
 from cnnviz_core.fills import Filling, Fixed
@@ -138,10 +139,10 @@ def score_replaced(
     x: Array,
     targets: Sequence[Target],
     layer: str,
-    values: Callable[[int, int], Array],
+    values: Callable[[int, int], Array | Ablated],
     total: int,
     *,
-    batch_size: BatchSize = 16,
+    batch_size: BatchSize | None = 16,
     what: str = "replacements",
 ) -> Array:
     """Score one sample with many values in the place of a layer's.
@@ -157,11 +158,13 @@ def score_replaced(
     layer : str
         The layer's node.
     values : callable
-        From ``(start, stop)`` to these values, (stop - start, ...) of the layer's shape.
+        From ``(start, stop)`` to these values, (stop - start, ...) of the layer's shape, or to a
+        description of them for a model that can ("ablate").
     total : int
         How many there are.
-    batch_size : int or "auto"
-        How many go through the network at once; "auto" measures what pays.
+    batch_size : int, "auto" or None
+        How many go through the network at once; "auto" measures what pays, None is for values that
+        are described: as many as the model takes.
     what : str
         What to call the work in the progress.
 
@@ -180,7 +183,8 @@ def score_replaced(
 
     def work(start: int, stop: int) -> Array:
         repeated = np.broadcast_to(x, (stop - start, *x.shape))
-        return _scores(model, repeated, targets, {layer: values(start, stop)})
+        # To a model that takes descriptions one is as good as the array that it describes.
+        return _scores(model, repeated, targets, {layer: cast(Array, values(start, stop))})
 
     found = [np.empty((len(targets), 0), np.float32)]
     for _, done, scores in in_pace(total, batch_size, x.nbytes, work):

@@ -7,8 +7,8 @@ import copy
 import itertools
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -17,15 +17,20 @@ import tensorflow as tf
 from cnnviz_core.blended import Batch
 from cnnviz_core.checks import check_cotangent, check_direction, out_of_memory
 from cnnviz_core.errors import ArrayError, UnknownLayerError, UnsupportedModelError
+from cnnviz_core.fast import fast_paths
 from cnnviz_core.model import INPUT, LOGITS, OUTPUT, Array, Cotangent, as_float, input_node
 from cnnviz_core.rules import BackwardRule, check_steps
 from cnnviz_core.spatial import Geometry
 from cnnviz_tf.blending import to_tensor
 from cnnviz_tf.execution import as_traced
+from cnnviz_tf.folding import Folded
 from cnnviz_tf.geometry import geometry_of
 from cnnviz_tf.kinds import Facts
 from cnnviz_tf.logits import scores_before
+from cnnviz_tf.preparing import folded_arrays, folded_layers, rebuilt
+from cnnviz_tf.recent import Recent
 from cnnviz_tf.relevance import hand_down, plan, unruled
+from cnnviz_tf.repeats import earliest, repeats_of, shared_tensors
 from cnnviz_tf.rules import (
     check_applicable,
     check_applied,
@@ -38,6 +43,12 @@ from cnnviz_tf.second import check_differentiable_twice, twice, without_second_d
 from cnnviz_tf.trace import Traced
 
 __all__ = ["Graph", "within_memory"]
+
+_FUNCTIONS: Final = 64
+"""How many functions are kept: each is a copy of its part of the graph."""
+
+_PROGRAMS: Final = 256
+"""How many backward passes, and the like, a graph takes; nothing can be taken from it again."""
 
 
 class Graph:
@@ -72,12 +83,20 @@ class Graph:
             LOGITS: scores if self.activation == detected else traced.output,
             OUTPUT: traced.output,
         }
-        self._lock = threading.Lock()
-        self._pruned: dict[Hashable, Any] = {}
+        self._lock = threading.RLock()
+        self._programs: dict[Hashable, _Program] = {}
+        self._shared: dict[Hashable, list[tf.Tensor] | None] = {}
+        self._layers: dict[Hashable, list[Folded]] = {}
+        self._functions: Recent[Any] = Recent(_FUNCTIONS)
         self._stand_in: Callable[[Any], Any] | None = None
         self._seeds: dict[Hashable, tuple[tf.Tensor, tf.Tensor]] = {}
         self._facts: Facts | None = None
         self._unruled: dict[Hashable, tuple[str, ...]] = {}
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much was added to the graph that it had better be traced anew."""
+        return len(self._programs) >= _PROGRAMS
 
     def __contains__(self, node: str) -> bool:
         return node in self._tensors
@@ -166,17 +185,65 @@ class Graph:
         -------
         dict of str to ndarray
         """
-        fed: dict[Any, Batch] = {self._inputs[name].ref(): given for name, given in inputs.items()}
-        fed |= {self._tensors[node].ref(): array for node, array in (replace or {}).items()}
-        key = ("values", tuple(nodes), tuple(fed))
+        new = {self._tensors[node].ref(): array for node, array in (replace or {}).items()}
+        inputs = {name: new.pop(self._inputs[name].ref(), inputs[name]) for name in self._inputs}
+        feeds = [reference.deref() for reference in new]
 
-        def build() -> Any:
-            feeds = [reference.deref() for reference in fed]
-            return self._prune(feeds, [self._tensors[node] for node in nodes])
+        def build() -> _Program:
+            return _Program(feeds, [self._tensors[node] for node in nodes])
 
-        function = self._once(key, build)
-        given = [tf.cast(to_tensor(batch), ref.deref().dtype) for ref, batch in fed.items()]
-        return dict(zip(nodes, _run(function, given), strict=True))
+        given = [
+            tf.cast(to_tensor(array), feed.dtype)
+            for feed, array in zip(feeds, new.values(), strict=True)
+        ]
+        results = self._results(("values", tuple(nodes), tuple(new)), build, inputs, given)
+        return dict(zip(nodes, results, strict=True))
+
+    def folded_values(
+        self,
+        inputs: Mapping[str, Batch],
+        nodes: Sequence[str],
+        arrays: dict[Hashable, list[tf.Tensor]],
+    ) -> dict[str, Array] | None:
+        """Compute the values at nodes by fewer operations, equal but for rounding.
+
+        Parameters
+        ----------
+        inputs : mapping of str to (ndarray or Blended)
+            Every input, checked.
+        nodes : sequence of str
+            The nodes.
+        arrays : dict of list of tf.Tensor
+            The folded weights of earlier calls; those that are missing are computed, and added.
+
+        Returns
+        -------
+        dict of str to ndarray, or None
+            None if there is nothing to fold on the way to these nodes.
+        """
+        fetches, sources = [self._tensors[node] for node in nodes], list(self._inputs.values())
+        key, graph = ("folded", tuple(nodes)), self._function.graph
+
+        def build() -> _Program:
+            self._facts = self._facts or Facts(graph, sources)
+            self._layers[key] = folded_layers(fetches, self._facts)
+            with graph.as_default():
+                return _Program(folded_arrays(self._layers[key]), fetches)
+
+        with self._lock:
+            program = self._program(key, build)
+        if not program.feeds:
+            return None
+        known = (self._function, *nodes)
+        if known not in arrays:
+            weights = self._once(("arrays", key), lambda: self._prune([], program.feeds))
+            arrays[known] = _run(weights, [])
+        function = self._once(
+            key,
+            lambda: rebuilt(self._function, sources, fetches, self._layers[key], program.feeds),
+        )
+        given = [*map(to_tensor, inputs.values()), *arrays[known]]
+        return dict(zip(nodes, _arrays(_run(function, given, rewritten=True)), strict=True))
 
     def shapes(self, inputs: Mapping[str, Batch], nodes: Sequence[str]) -> dict[str, Any]:
         """Compute the shapes of nodes' values.
@@ -200,7 +267,7 @@ class Graph:
             return self._prune(list(self._inputs.values()), shapes)
 
         function = self._once(("shapes", tuple(nodes)), build)
-        shapes = _run(function, [*map(to_tensor, inputs.values())])
+        shapes = _arrays(_run(function, [*map(to_tensor, inputs.values())]))
         return {n: tuple(int(m) for m in s) for n, s in zip(nodes, shapes, strict=True)}
 
     def pullback(
@@ -247,17 +314,16 @@ class Graph:
         steps = relu_step(rule) if plain else replace(rule, name="")
         key = ("pullback", of, tuple(wrt), steps)
 
-        def build() -> Any:
+        def build() -> _Program:
             if plain:
                 ticket, gradients = self._differentiate(of, wrt, rule)
             else:
                 ticket, gradients, self._unruled[key] = self._redistribute(of, wrt, rule)
-            feeds = [*self._inputs.values(), ticket]
-            return self._prune(feeds, [*(self._tensors[node] for node in nodes), *gradients])
+            fetches = [*(self._tensors[node] for node in nodes), *gradients]
+            return _Program([ticket], fetches, earliest([self._tensors[node] for node in wrt]))
 
-        function = self._once(key, build)
         with _Request(cotangent, of, check_cotangent) as ticket:
-            results = _run(function, [*map(to_tensor, inputs.values()), ticket])
+            results = self._results(key, build, inputs, [ticket])
         return (
             dict(zip(nodes, results, strict=False)),
             dict(zip(wrt, results[len(nodes) :], strict=True)),
@@ -350,7 +416,7 @@ class Graph:
             _Request(cotangent, of, check_cotangent) as one,
             _Request(direction, wrt, check_direction) as two,
         ):
-            results = _run(function, [*map(to_tensor, inputs.values()), one, two])
+            results = _arrays(_run(function, [*map(to_tensor, inputs.values()), one, two]))
         gradient, tangent, bend = results[len(nodes) :]
         return dict(zip(nodes, results, strict=False)), gradient, tangent, bend
 
@@ -420,13 +486,70 @@ class Graph:
             if not shapes and not numbers:
                 return [], []
             key = ("measured", *(tensor.name for tensor in (*shapes, *numbers)))
-            results = _run(self._once(key, build), [*map(to_tensor, inputs.values())])
+            function = self._once(key, build)
+            results = _arrays(_run(function, [*map(to_tensor, inputs.values())]))
             return results[: len(shapes)], results[len(shapes) :]
 
         source = self._tensors[wrt]
         name = next(name for name, tensor in self._inputs.items() if tensor is source)
         tensors = {node: self._tensors[node] for node in nodes}
         return geometry_of(source, inputs[name].shape, tensors, measured)
+
+    def _results(
+        self,
+        key: Hashable,
+        build: Callable[[], _Program],
+        inputs: Mapping[str, Batch],
+        given: Sequence[tf.Tensor],
+    ) -> list[Array]:
+        """Run a program; what repeated rows have in common only once, where the graph allows it."""
+        repeats = repeats_of(inputs) if fast_paths() else None
+        found = None if repeats is None else self._parted(key, build, given, *repeats)
+        if found is None:
+
+            def whole() -> Any:
+                program = self._program(key, build)
+                return self._prune([*self._inputs.values(), *program.feeds], program.fetches)
+
+            found = _run(self._once(key, whole), [*map(to_tensor, inputs.values()), *given])
+        return _arrays(found)
+
+    def _parted(
+        self,
+        key: Hashable,
+        build: Callable[[], _Program],
+        given: Sequence[tf.Tensor],
+        distinct: Mapping[str, Array],
+        row_of: Array,
+    ) -> list[tf.Tensor] | None:
+        """Run a program for the distinct rows, and what is left of it for all; if that can be."""
+        sources = list(self._inputs.values())
+        with self._lock:
+            program = self._program(key, build)
+            if key not in self._shared:
+                self._shared[key] = shared_tensors(
+                    program.fetches, sources, ends=program.ends, given=program.feeds
+                )
+            shared = self._shared[key]
+        if shared is None:
+            return None
+        values: list[tf.Tensor] = []
+        if shared:
+            function = self._once(("before", key), lambda: self._prune(sources, shared))
+            values = _run(function, [*map(to_tensor, distinct.values())])
+            rows = len(next(iter(distinct.values())))
+            if any(value.shape[0] != rows for value in values):
+                self._shared[key] = None  # its first axis is not that of samples
+                return None
+            values = [tf.gather(value, row_of) for value in values]
+        known = dict(zip((tensor.ref() for tensor in shared), values, strict=True))
+        rest = [tensor for tensor in program.fetches if tensor.ref() not in known]
+        if rest:
+            feeds = [*shared, *program.feeds]
+            function = self._once(("after", key), lambda: self._prune(feeds, rest))
+            results = _run(function, [*values, *given])
+            known |= dict(zip((tensor.ref() for tensor in rest), results, strict=True))
+        return [known[tensor.ref()] for tensor in program.fetches]
 
     def _prune(self, feeds: Sequence[tf.Tensor], fetches: Sequence[tf.Tensor]) -> Any:
         """Cut a function out of the graph; it takes as many arguments as there are feeds."""
@@ -436,14 +559,37 @@ class Graph:
     def _once(self, key: Hashable, build: Callable[[], Any]) -> Any:
         """Give a pruned function, built when it is first asked for."""
         with self._lock:  # tf.gradients and prune change the graph
-            if key not in self._pruned:
-                self._pruned[key] = build()
-            function = self._pruned[key]
+            function = self._functions.once(key, build)
         if self._stand_in is None:
             return function
         other = copy.copy(function)  # the same code, with captures of its own
         other.set_external_captures([self._stand_in(c) for c in function.captured_inputs])
         return other
+
+    def _program(self, key: Hashable, build: Callable[[], _Program]) -> _Program:
+        """Give a program, added to the graph when it is first asked for; the lock is held."""
+        if key not in self._programs:
+            self._programs[key] = build()
+        return self._programs[key]
+
+
+@dataclass(frozen=True)
+class _Program:
+    """What is computed of a graph, from its inputs and some more tensors.
+
+    Attributes
+    ----------
+    feeds : list of tf.Tensor
+        What is given beside the inputs.
+    fetches : list of tf.Tensor
+        What is computed.
+    ends : list of tf.Tensor
+        The tensors by which it is differentiated.
+    """
+
+    feeds: list[tf.Tensor]
+    fetches: list[tf.Tensor]
+    ends: list[tf.Tensor] = field(default_factory=list)
 
 
 @contextmanager
@@ -479,11 +625,11 @@ def _unrelated(of: str, wrt: str) -> UnknownLayerError:
     )
 
 
-def _run(function: Any, fed: Sequence[tf.Tensor]) -> list[Array]:
-    """Run a pruned function."""
+def _run(function: Any, fed: Sequence[tf.Tensor], *, rewritten: bool = False) -> list[tf.Tensor]:
+    """Run a pruned function, as it was traced or as TensorFlow rewrites it to be faster."""
     try:
-        with as_traced():
-            results = function(*fed)
+        with nullcontext() if rewritten else as_traced():
+            results: list[tf.Tensor] = function(*fed)
     except tf.errors.InvalidArgumentError as error:
         shapes = ", ".join(str(tuple(t.shape)) for t in fed if t.shape.rank)
         lines = [line for line in error.message.splitlines() if not line.startswith("\t")]
@@ -499,7 +645,12 @@ def _run(function: Any, fed: Sequence[tf.Tensor]) -> list[Array]:
             "an input that every layer can take",
             "resize the input to what the network was trained with",
         ) from error
-    return [as_float(result.numpy()) for result in results]
+    return results
+
+
+def _arrays(tensors: Iterable[tf.Tensor]) -> list[Array]:
+    """Give tensors in the boundary's types."""
+    return [as_float(tensor.numpy()) for tensor in tensors]
 
 
 # ---------------------------------------------- the cotangent and the direction, inside the run

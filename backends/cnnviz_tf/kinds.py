@@ -17,6 +17,7 @@ __all__ = [
     "SUMS",
     "TYPES",
     "Facts",
+    "may_vary",
     "weight_index",
 ]
 
@@ -122,6 +123,9 @@ ELEMENTWISE: Final = frozenset(
 
 _SHAPES: Final = frozenset({"OnesLike", "Rank", "Shape", "ShapeN", "Size", "ZerosLike"})
 """Operations that read no value of what they take."""
+
+_READS: Final = frozenset({"HashTableV2", "LookupTableFindV2", "ReadVariableOp", "ResourceGather"})
+"""Operations that TensorFlow calls stateful, though they only read."""
 
 _BOUNDED: Final = frozenset({"Sigmoid", "Softsign", "Tanh"})
 _SIMPLE: Final = {
@@ -348,6 +352,22 @@ def weight_index(op: tf.Operation, facts: Facts) -> int | None:
         constant = [index for index in (0, 1) if not facts.is_data(op.inputs[index])]
         return constant[0] if len(constant) == 1 else None
     return None
+
+
+def may_vary(op: tf.Operation) -> bool:
+    """Tell whether an operation may give now this, now that for the same input.
+
+    Parameters
+    ----------
+    op : tf.Operation
+        The operation.
+
+    Returns
+    -------
+    bool
+        True for what draws random numbers, keeps a state, or calls Python.
+    """
+    return "Random" in op.type or (op.op_def.is_stateful and op.type not in _READS)
 
 
 def _is_over_places(op: tf.Operation) -> bool:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -17,6 +17,7 @@ from cnnviz_core.checks import (
     check_replacement,
     no_room_for_a_copy,
 )
+from cnnviz_core.delegate import Delegate
 from cnnviz_core.errors import (
     ArrayError,
     CnnvizError,
@@ -29,12 +30,14 @@ from cnnviz_core.model import (
     INPUT,
     LOGITS,
     OUTPUT,
+    PREPARE,
     Array,
     Cotangent,
     Curvature,
     InputInfo,
     Inputs,
     LayerInfo,
+    Model,
     Pullback,
     Replacement,
     Trace,
@@ -46,11 +49,21 @@ from cnnviz_tf.entry import DeclaredShape, Entry, entry_of
 from cnnviz_tf.graph import Graph, within_memory
 from cnnviz_tf.layers import describe
 from cnnviz_tf.parameters import arrays_of
+from cnnviz_tf.recent import Recent
 from cnnviz_tf.trace import OutputSelector, Traced, trace
 
 __all__ = ["TensorFlowModel", "wrap"]
 
 _ACTIVATIONS = ("softmax", "sigmoid", "none")
+
+_SIZES = 8
+"""How many graphs are kept, where each picture size needs one of its own."""
+
+_SAME = 1e-5
+"""How far two graphs of one network may differ, as a part of the largest value."""
+
+Shapes: TypeAlias = Mapping[str, tuple[int | None, ...]]
+"""The shape of every input, without batch."""
 
 
 def wrap(
@@ -130,7 +143,10 @@ class TensorFlowModel:
         self._inputs = MappingProxyType(dict(entry.inputs))
         self._lock = threading.Lock()
         self._any_batch = entry.batch is None
-        self._graphs: dict[tuple[object, ...], Graph] = {}
+        self._graphs: Recent[Graph] = Recent(_SIZES)
+        self._first: Shapes | None = None
+        self._opens = True
+        self._compared = False
         self._layers: Mapping[str, LayerInfo] | None = None
         self._seen: dict[str, tuple[int, ...]] | None = None
 
@@ -139,7 +155,7 @@ class TensorFlowModel:
     @property
     def capabilities(self) -> frozenset[str]:
         """What this very network offers."""
-        offered = {BLEND, "capture", "replace", "gradient", "curvature", "geometry"}
+        offered = {BLEND, PREPARE, "capture", "replace", "gradient", "curvature", "geometry"}
         offered |= {f"rule:{kind}" for kind in RULE_KINDS}
         return frozenset(offered if self._entry.root is None else {*offered, "parameters", "copy"})
 
@@ -243,6 +259,32 @@ class TensorFlowModel:
         ]
         return CopiedModel(self, changed)
 
+    def prepared(self, x: Inputs) -> Model:
+        """Give a model that runs faster; see `cnnviz_core.model.PreparableModel.prepared`."""
+        inputs = self._checked(x)
+        one = {name: array[: self._entry.batch or 1] for name, array in inputs.items()}
+        made = PreparedModel(self)
+        try:
+            found, expected = made.forward(one), self.forward(one)
+        except (CnnvizError, tf.errors.OpError):
+            return self  # such as a fused operation that this device cannot run
+        pays = made.folds and all(
+            _is_same(found[node], value) for node, value in expected.values.items()
+        )
+        return made if pays else self
+
+    def folded(
+        self, x: Inputs, capture: Sequence[str], arrays: dict[Hashable, list[tf.Tensor]]
+    ) -> Trace | None:
+        """Run the network in fewer operations; see `cnnviz_tf.graph.Graph.folded_values`."""
+        inputs = self._checked(x)
+        graph = self._graph(inputs)
+        self._check_nodes(graph, capture)
+        nodes = list(dict.fromkeys([OUTPUT, LOGITS, *capture]))
+        with within_memory(inputs):
+            values = graph.folded_values(inputs, nodes, arrays)
+        return None if values is None else Trace(values)
+
     def _found(self, layer: str) -> Any:
         """Give the layer of Keras that bears a name, or of which a node is named."""
         self._need_layers()
@@ -276,7 +318,7 @@ class TensorFlowModel:
             self._seen = {name: array.shape[1:] for name, array in inputs.items()}
         return inputs
 
-    def _known_shapes(self) -> Mapping[str, tuple[int | None, ...]]:
+    def _known_shapes(self) -> Shapes:
         """Give the input shapes for which the network is traced when no input is at hand."""
         shapes = {name: info.shape for name, info in self._inputs.items()}
         if None not in shapes.values():
@@ -313,14 +355,54 @@ class TensorFlowModel:
             shapes = given or self._known_shapes()
         batch = self._entry.batch or (len(next(iter(inputs.values()))) if inputs else 1)
         with self._lock:
-            key = (None if self._any_batch else batch, *shapes.items())
-            if key not in self._graphs:
-                traced = self._trace(shapes, batch)
-                key = (None if self._any_batch else batch, *shapes.items())
-                self._graphs[key] = Graph(traced, self._activation)
-            return self._graphs[key]
+            return self._open_graph(shapes, batch) or self._graph_of(shapes, batch)
 
-    def _trace(self, shapes: Mapping[str, tuple[int | None, ...]], batch: int) -> Traced:
+    def _graph_of(self, shapes: Shapes, batch: int) -> Graph:
+        """Give the graph for inputs of some shapes; the lock is held."""
+
+        def key() -> tuple[object, ...]:
+            return (None if self._any_batch else batch, *shapes.items())
+
+        def made() -> Graph:
+            return Graph(traced, self._activation)
+
+        known = self._graphs.get(key())
+        if known is None or known.is_full:
+            self._graphs.pop(key(), None)
+            traced = self._trace(shapes, batch)  # which may find that it must know the batch
+        return self._graphs.once(key(), made)
+
+    def _open_graph(self, shapes: Shapes, batch: int) -> Graph | None:
+        """Give a graph for pictures of any size, if the size was seen to change and there is one.
+
+        It serves all sizes, where a graph for each would be traced again and again.
+        """
+        first = self._first = self._first or shapes
+        if not self._opens or shapes == first:
+            return None
+        opened = {name: (*[None] * (len(shape) - 1), shape[-1]) for name, shape in first.items()}
+        if any(len(s) != len(opened[n]) or s[-1] != opened[n][-1] for n, s in shapes.items()):
+            return None
+        try:
+            graph = self._graph_of(opened, batch)
+            self._opens = self._compared or self._agree(graph, first, batch)
+        except (CnnvizError, TypeError, ValueError, tf.errors.OpError):
+            self._opens = False
+        self._compared = True
+        return graph if self._opens else None
+
+    def _agree(self, graph: Graph, shapes: Shapes, batch: int) -> bool:
+        """Tell whether a graph gives what the one for some shapes does; code may ask for sizes."""
+        rng = np.random.default_rng(0)
+        x = {
+            name: rng.random((batch, *(n or 1 for n in shape))).astype(self._inputs[name].dtype)
+            for name, shape in shapes.items()
+        }
+        expected = self._graph_of(shapes, batch).values(x, [OUTPUT])[OUTPUT]
+        found = graph.values(x, [OUTPUT])[OUTPUT]
+        return _is_same(found, expected)
+
+    def _trace(self, shapes: Shapes, batch: int) -> Traced:
         """Trace the network for batches of any size, or of this one where it must know the size."""
         if not self._any_batch:
             return trace(self._entry, shapes, batch, self._output)
@@ -406,3 +488,43 @@ class CopiedModel(TensorFlowModel):
     def _graph(self, inputs: Mapping[str, Batch] | None = None) -> Graph:
         """Give the original's graph for an input, reading the copy's variables."""
         return super()._graph(inputs).reading(self._stand_ins.stand_in)
+
+
+class PreparedModel(Delegate):
+    """A model with what scales and shifts folded into the layers before, in its forward passes.
+
+    Parameters
+    ----------
+    model : TensorFlowModel
+        The network, whose weights are those of now.
+    """
+
+    def __init__(self, model: TensorFlowModel) -> None:
+        super().__init__(model)
+        self._original = model
+        self._folded: dict[Hashable, list[tf.Tensor]] = {}
+
+    @property
+    def folds(self) -> bool:
+        """Whether something was folded so far."""
+        return bool(self._folded)
+
+    def forward(
+        self,
+        x: Inputs,
+        *,
+        capture: Sequence[str] = (),
+        replace: Mapping[str, Replacement] | None = None,
+    ) -> Trace:
+        """Run the network, without gradients; see `Model.forward`."""
+        if not replace:
+            trace = self._original.folded(x, capture, self._folded)
+            if trace is not None:
+                return trace
+        return self._original.forward(x, capture=capture, replace=replace)
+
+
+def _is_same(found: Array, expected: Array) -> bool:
+    """Tell whether values are those expected, but for rounding."""
+    scale = np.abs(expected).max(initial=0)
+    return np.allclose(found, expected, rtol=0, atol=_SAME * scale, equal_nan=True)

@@ -6,13 +6,14 @@ import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
 from torch import nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from cnnviz_core.ablated import ABLATE, Ablated
 from cnnviz_core.blended import BLEND, Batch
 from cnnviz_core.checks import (
     check_cotangent,
@@ -21,6 +22,7 @@ from cnnviz_core.checks import (
     check_replacement,
 )
 from cnnviz_core.errors import (
+    CnnvizError,
     MissingCapabilityError,
     ParameterError,
     UnknownLayerError,
@@ -31,22 +33,25 @@ from cnnviz_core.model import (
     INPUT,
     LOGITS,
     OUTPUT,
+    PREPARE,
     Array,
     Cotangent,
     Curvature,
     InputInfo,
     Inputs,
     LayerInfo,
+    Model,
     Pullback,
     Replacement,
     Trace,
 )
 from cnnviz_core.rules import RULE_KINDS, STANDARD, BackwardRule, check_steps
 from cnnviz_core.spatial import Geometry
+from cnnviz_torch.ablating import ablated, check_few, made
 from cnnviz_torch.accepts import accepts
 from cnnviz_torch.arrays import to_array, to_tensor
 from cnnviz_torch.build import SpecNetwork
-from cnnviz_torch.capture import Action, watching
+from cnnviz_torch.capture import Action, Watch, watching
 from cnnviz_torch.copying import copied
 from cnnviz_torch.curvature import bent, twice_differentiable
 from cnnviz_torch.exported import exported_inputs, unflattened
@@ -57,19 +62,35 @@ from cnnviz_torch.inputs import Output, Shape, check_loaded, declared_inputs
 from cnnviz_torch.isolation import isolated
 from cnnviz_torch.layers import arrays_of
 from cnnviz_torch.network import Network
+from cnnviz_torch.program.prepared import prepared
 from cnnviz_torch.recording import Recorder
 from cnnviz_torch.records import Records
 from cnnviz_torch.relevance import Descent, needs_results
 from cnnviz_torch.rules import about_gradients, apply_rule
+from cnnviz_torch.spreading import spread_at
 from cnnviz_torch.trace import Structure, named_layers
 
 __all__ = ["TorchModel", "unwrapped", "wrap"]
 
 _ACTIVATIONS = ("softmax", "sigmoid", "none")
 _ALL = frozenset(
-    {BLEND, "capture", "replace", "gradient", "curvature", "geometry", "parameters", "copy"}
+    {
+        ABLATE,
+        BLEND,
+        PREPARE,
+        "capture",
+        "replace",
+        "gradient",
+        "curvature",
+        "geometry",
+        "parameters",
+        "copy",
+    }
     | {f"rule:{kind}" for kind in RULE_KINDS}
 )
+_REFUSALS = (CnnvizError, RuntimeError, ValueError, TypeError, IndexError)
+"""What a network may raise that is run in a way that it is not made for."""
+_Recorded: TypeAlias = tuple[Recorder, dict[str, torch.Tensor], list[Node]]
 _OF_SCRIPTS = frozenset({BLEND, "gradient"})
 
 
@@ -216,14 +237,45 @@ class TorchModel:
         network, replace = self._network, replace or {}
         arrays = network.checked(x)
         structure = network.structure(arrays)
+        layers = [node for node in capture if not is_special(node)]
+        self._need_layers([*replace, *layers])
+        with network.isolated(arrays), torch.no_grad():
+            values = self._values_once(arrays, structure, layers, replace)
+            if values is None:
+                for new in replace.values():
+                    check_few(new)
+                values = self._values(arrays, structure, layers, replace)
+        for node in capture:
+            if node not in values:
+                values[node] = np.array(arrays[network.input_of(node)])
+        return Trace(values)
+
+    def _values(
+        self,
+        arrays: Mapping[str, Batch],
+        structure: Structure,
+        layers: Sequence[str],
+        replace: Mapping[str, Replacement],
+        spread: Sequence[Watch] = (),
+    ) -> dict[str, Array]:
+        """Run the network, and give its ends and the values of some layers."""
+        network = self._network
         values: dict[str, Array] = {}
         done: set[str] = set()
 
         def swap(node: str, new: Replacement) -> Action:
             def act(value: torch.Tensor) -> torch.Tensor:
                 first = structure.has_channels_first(node, value)
-                old = to_array(value, channels_first=first)
-                array = check_replacement(new(old) if callable(new) else new, old, node)
+                if isinstance(new, Ablated) and spread:
+                    done.add(node)
+                    return ablated(new, value, node, channels_first=first)
+                # An array is compared with the old value's shape only.
+                old = to_array(value if callable(new) else value[:1], channels_first=first)
+                if callable(new):
+                    array = check_replacement(new(old), old, node)
+                else:
+                    like = np.broadcast_to(old, (len(value), *old.shape[1:]))
+                    array = check_replacement(new, like, node)
                 done.add(node)
                 return to_tensor(array, value, channels_first=first)
 
@@ -232,23 +284,46 @@ class TorchModel:
         def keep(node: str) -> Action:
             def act(value: torch.Tensor) -> None:
                 first = structure.has_channels_first(node, value)
-                values[node] = to_array(value, channels_first=first)
+                values[node] = to_array(made(value), channels_first=first)
                 done.add(node)
 
             return act
 
-        layers = [node for node in capture if not is_special(node)]
-        self._need_layers([*replace, *layers])
-        watches = [network.watch(structure, node, swap(node, new)) for node, new in replace.items()]
+        watches = [*spread]
+        watches += [
+            network.watch(structure, node, swap(node, new)) for node, new in replace.items()
+        ]
         watches += [network.watch(structure, node, keep(node)) for node in layers]
-        with network.isolated(arrays), torch.no_grad(), watching(watches):
+        with watching(watches):
             ends = network.run(network.tensors(arrays), structure)
-            values |= _ends(ends, structure)
+            ends = {node: made(value) for node, value in ends.items()}
         _check_called([*replace, *layers], done)
-        for node in capture:
-            if node not in values:
-                values[node] = np.array(arrays[network.input_of(node)])
-        return Trace(values)
+        return values | _ends(ends, structure)
+
+    def _values_once(
+        self,
+        arrays: Mapping[str, Batch],
+        structure: Structure,
+        layers: Sequence[str],
+        replace: Mapping[str, Replacement],
+    ) -> dict[str, Array] | None:
+        """Run the network as `_values` does, equal samples once up to the layer that is replaced.
+
+        None where there are none, or the network is not made for it.
+        """
+        spread = spread_at(self._network, structure, arrays, list(replace))
+        if spread is None:
+            return None
+        try:
+            if not spread.is_sound():
+                return None
+            values = self._values(spread.arrays, structure, layers, replace, [spread.watch])
+        except MemoryError:
+            raise
+        except _REFUSALS as error:
+            spread.reject(error)
+            return None
+        return values if spread.gives(values) else None
 
     def pullback(
         self,
@@ -269,7 +344,12 @@ class TorchModel:
         wrt = list(dict.fromkeys(wrt))
         with network.isolated(arrays):
             records = None if about_gradients(rule) else Records(needs_results(rule))
-            recorder, ends, nodes = self._recorded(arrays, structure, of, wrt, records)
+            found = None
+            if records is None and of in (LOGITS, OUTPUT):
+                found = self._recorded_once(arrays, structure, of, wrt)
+            if found is None:
+                found = self._recorded(arrays, structure, of, wrt, records)
+            recorder, ends, nodes = found
             root, leaves = recorder.roots[of], [recorder.leaves[node] for node in wrt]
             between = f"between {of!r} and {', '.join(map(repr, wrt))}"
             descent = None
@@ -289,7 +369,7 @@ class TorchModel:
             first = structure.has_channels_first(node, leaf)
             results[node] = to_array(gradient, channels_first=first)
             if not is_special(node):
-                values[node] = to_array(leaf, channels_first=first)
+                values[node] = _array(leaf, first)
         return Pullback(values, results, descent.unruled if descent else ())
 
     def curvature(
@@ -364,6 +444,25 @@ class TorchModel:
             leaf = recorder.leaves[wrt]
             return geometry_of(leaf, structure.has_channels_first(wrt, leaf), edges)
 
+    def _recorded_once(
+        self, arrays: Mapping[str, Batch], structure: Structure, of: str, wrt: Sequence[str]
+    ) -> _Recorded | None:
+        """Run the network as `_recorded` does, equal samples once up to the layer.
+
+        None where there are none, or the network is not made for it.
+        """
+        spread = spread_at(self._network, structure, arrays, wrt)
+        if spread is None:
+            return None
+        try:
+            found = self._recorded(spread.arrays, structure, of, wrt, spread=[spread.watch])
+            recorder, ends, _ = found
+            right = spread.is_sound(ends) and spread.gives({**ends, **recorder.leaves})
+        except _REFUSALS as error:
+            spread.reject(error)
+            return None
+        return found if right else None
+
     def _recorded(
         self,
         arrays: Mapping[str, Batch],
@@ -371,7 +470,8 @@ class TorchModel:
         of: str,
         wrt: Sequence[str],
         records: Records | None = None,
-    ) -> tuple[Recorder, dict[str, torch.Tensor], list[Node]]:
+        spread: Sequence[Watch] = (),
+    ) -> _Recorded:
         """Run the network forward, recorded from the nodes in `wrt` on.
 
         Usually one pass does.  Where the network's own code has switched recording off on the way
@@ -390,7 +490,9 @@ class TorchModel:
         self._need_layers([*layers, *([] if is_special(of) else [of])])
         for everywhere in (False, True) if records is None else (True,):
             recorder = Recorder(everywhere)
-            watches = [network.watch(structure, node, recorder.leaf(node)) for node in layers]
+            watches = [*spread]
+            own = bool(spread)
+            watches += [network.watch(structure, node, recorder.leaf(node, own)) for node in layers]
             if not is_special(of):
                 watches.append(network.watch(structure, of, recorder.root(of)))
             fed = recorder.feed(network.tensors(arrays), inputs)
@@ -431,6 +533,11 @@ class TorchModel:
             name, own = self._found(layer)
             arrays.setdefault(name, {}).update(check_parameters(given, own, layer))
         return TorchModel(self._network.twin(copied(self._network.module, arrays)))
+
+    def prepared(self, x: Inputs) -> Model:
+        """Make a faster copy; see `cnnviz_core.model.PreparableModel.prepared`."""
+        self._need(PREPARE, "a faster copy")
+        return prepared(self, x)
 
     def _found(self, layer: str) -> tuple[str, dict[str, Array]]:
         """Give the name and the arrays of a layer, of which a node may be named."""
@@ -478,6 +585,13 @@ def _differentiated(
     if not leaves:
         return ()
     return torch.autograd.grad(root, leaves, cotangent, materialize_grads=True)
+
+
+def _array(value: torch.Tensor, channels_first: bool) -> Array:
+    """Copy a value, of which all rows may be one in memory."""
+    if value.ndim > 1 and len(value) > 1 and value.stride(0) == 0:
+        return np.repeat(to_array(value[:1], channels_first=channels_first), len(value), axis=0)
+    return to_array(value, channels_first=channels_first)
 
 
 def _ends(ends: Mapping[str, torch.Tensor], structure: Structure) -> dict[str, Array]:

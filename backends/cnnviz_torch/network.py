@@ -34,7 +34,7 @@ from cnnviz_torch.isolation import caller_of, isolated, random_states
 from cnnviz_torch.logits import HeadFinder
 from cnnviz_torch.trace import Structure, trace
 
-__all__ = ["Network"]
+__all__ = ["Network", "is_memory_error"]
 
 # What has no class of its own: the CPU's memory, and that of Apple's devices.
 _NO_MEMORY: Final = re.compile("DefaultCPUAllocator|backend out of memory")
@@ -55,6 +55,12 @@ class Network:
         What turns the scores into probabilities; None to find it.
     batch : int or None
         The only batch size that it takes; None for any.
+
+    Attributes
+    ----------
+    spreading : dict of str to bool
+        Of the layers that were tried, whether equal samples may be computed once up to there; see
+        `cnnviz_torch.spreading`.
     """
 
     def __init__(
@@ -70,6 +76,7 @@ class Network:
         self._output = output
         self._activation = activation
         self._batch = batch
+        self.spreading: dict[str, bool] = {}
         self._caller = caller_of(module)
         self._by_name = takes_names(module, inputs)
         self._channels_last: set[str] = set()
@@ -150,9 +157,18 @@ class Network:
         tensors = {}
         for name, batch in arrays.items():
             make = blended if isinstance(batch, Blended) else to_tensor
-            first = batch.ndim > 2 and name not in self._channels_last
+            first = batch.ndim > 2 and not self.takes_channels_last(name)
             tensors[name] = make(batch, like, channels_first=first)
         return tensors
+
+    @property
+    def takes_any_batch(self) -> bool:
+        """Whether batches may be of any size."""
+        return self._batch is None
+
+    def takes_channels_last(self, name: str) -> bool:
+        """Tell whether the network itself takes an input with the channels on the last axis."""
+        return name in self._channels_last
 
     @contextmanager
     def isolated(self, arrays: Mapping[str, Batch]) -> Iterator[None]:
@@ -172,11 +188,31 @@ class Network:
         OutOfMemoryError
             Inside, where torch runs out of memory.
         """
+        with self.minding_memory(arrays), isolated(self.module, random=self._random):
+            yield
+
+    @contextmanager
+    def minding_memory(self, arrays: Mapping[str, Batch]) -> Iterator[None]:
+        """Say which input it was where torch runs out of memory.
+
+        Parameters
+        ----------
+        arrays : mapping of str to (ndarray or Blended)
+            The input.
+
+        Yields
+        ------
+        None
+
+        Raises
+        ------
+        OutOfMemoryError
+            In the place of torch's own.
+        """
         try:
-            with isolated(self.module, random=self._random):
-                yield
+            yield
         except RuntimeError as error:
-            if isinstance(error, torch.OutOfMemoryError) or _NO_MEMORY.search(str(error)):
+            if is_memory_error(error):
                 raise out_of_memory(arrays, str(error)) from error
             raise
 
@@ -273,7 +309,6 @@ class Network:
         """Run the network to see its structure, and whether it draws random numbers."""
         tensors = self.tensors(arrays)
         axes = max(tensor.ndim for tensor in tensors.values())
-        batch = len(next(iter(tensors.values())))
 
         def check(name: str, shape: Shape) -> None:
             if self.inputs[name].shape is None:
@@ -289,7 +324,7 @@ class Network:
                 stem_checked(self.module, tensors, check, last),
             ):
                 before = random_states(self.module)
-                found = trace(self.module, lambda: self._call(tensors), axes, batch, first)
+                found = trace(self.module, lambda: self._call(tensors), tensors, first)
                 self._random = not all(map(torch.equal, before, random_states(self.module)))
         except ChannelsLast as said:
             last.add(said.name)
@@ -299,5 +334,10 @@ class Network:
             found, channels_last=frozenset(node for node in nodes if self.input_of(node) in last)
         )
         if found.head is not None and self._activation not in (None, found.head.activation):
-            return replace(found, head=None)
+            return found.headless()
         return found
+
+
+def is_memory_error(error: Exception) -> bool:
+    """Tell whether it was for want of memory that torch raised an error."""
+    return isinstance(error, torch.OutOfMemoryError) or bool(_NO_MEMORY.search(str(error)))

@@ -61,15 +61,16 @@ class Recorder:
         with torch.enable_grad():
             return {name: t.clone() if t.requires_grad else t for name, t in tensors.items()}
 
-    def leaf(self, node: str) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Make the action that keeps a value and starts recording there."""
+    def leaf(self, node: str, own: bool = False) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Make the action that keeps a value, in memory of its `own` or not, and records there."""
 
         def act(value: torch.Tensor) -> torch.Tensor:
             self._look()
             with torch.inference_mode(False), torch.enable_grad():
                 # What is recorded may depend on an earlier leaf; all else becomes a leaf.
                 recorded = value.requires_grad
-                kept = value.clone() if recorded else value.detach().clone().requires_grad_()
+                kept = value if own and not recorded else value.clone()
+                kept = kept if recorded else kept.detach().requires_grad_()
                 self.leaves[node] = kept
                 handed_on = kept.clone()  # what follows may overwrite it
             torch.set_grad_enabled(True)

@@ -6,9 +6,11 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, TypeAlias
+from weakref import ReferenceType, ref
 
 import torch
 from torch import nn
@@ -18,6 +20,7 @@ from cnnviz_torch.arrays import main_tensor, version_of
 from cnnviz_torch.capture import hooked
 from cnnviz_torch.layers import kind_of, layout_of, type_of
 from cnnviz_torch.logits import Head, HeadFinder
+from cnnviz_torch.tails import Tails, TailTaping
 
 __all__ = ["Node", "Structure", "named_layers", "trace"]
 
@@ -57,21 +60,39 @@ class Structure:
     ----------
     nodes : mapping of str to Node
         In the order in which the calls end.
-    layers : mapping of str to LayerInfo
-        The same, as it is told.
     head : Head or None
         The softmax or sigmoid at its end.
     channels_first : bool
         Whether its output has the channels on the second axis.
     channels_last : frozenset of str
         The nodes of those inputs that the network takes with the channels on the last axis.
+    cuts : frozenset of str
+        The layers through whose value everything goes from the inputs to the output.
     """
 
     nodes: Mapping[str, Node]
-    layers: Mapping[str, LayerInfo]
     head: Head | None
     channels_first: bool
     channels_last: frozenset[str] = frozenset()
+    cuts: frozenset[str] = frozenset()
+
+    @cached_property
+    def layers(self) -> Mapping[str, LayerInfo]:
+        """The nodes as they are told."""
+        return MappingProxyType({name: node.info for name, node in self.nodes.items()})
+
+    def headless(self) -> Structure:
+        """Give the structure of the network where what ends it counts as its scores.
+
+        Returns
+        -------
+        Structure
+        """
+        nodes = {
+            name: replace(node, info=replace(node.info, affine=False))
+            for name, node in self.nodes.items()
+        }
+        return replace(self, nodes=MappingProxyType(nodes), head=None)
 
     def has_channels_first(self, node: str, value: torch.Tensor) -> bool:
         """Tell whether a node's value has the channels on the second axis.
@@ -96,10 +117,10 @@ class Structure:
 
 @dataclass(frozen=True)
 class _Call:
-    """One call of a module, and the first floating-point tensor that it returned.
+    """One call of a module, and the shape of the first floating-point tensor that it returned.
 
     `own` counts the module's calls, `index` those of the layer: an exported program may hold
-    several modules for one layer.
+    several modules for one layer.  `maker` is the place of the first call to return this tensor.
     """
 
     name: str
@@ -107,8 +128,8 @@ class _Call:
     module: nn.Module
     own: int
     index: int
-    value: torch.Tensor
-    version: int
+    shape: torch.Size
+    maker: int
 
 
 def named_layers(network: nn.Module) -> Iterator[tuple[str, str, nn.Module]]:
@@ -141,8 +162,7 @@ def named_layers(network: nn.Module) -> Iterator[tuple[str, str, nn.Module]]:
 def trace(
     network: nn.Module,
     run: Callable[[], torch.Tensor],
-    axes: int,
-    batch: int,
+    tensors: Mapping[str, torch.Tensor],
     first: bool = True,
 ) -> Structure:
     """Run a network once, and note what it calls.
@@ -153,12 +173,10 @@ def trace(
         The network.
     run : callable
         Runs it on some input, without gradients, and returns its main output.
-    axes : int
-        How many axes this input has: 3 for signals, 4 for pictures, 5 for volumes.
-    batch : int
-        How many samples this input has.
+    tensors : mapping of str to Tensor
+        This input.
     first : bool
-        Whether this input has the channels on the second axis.
+        Whether it has the channels on the second axis.
 
     Returns
     -------
@@ -168,29 +186,47 @@ def trace(
     own: Counter[nn.Module] = Counter()
     count: Counter[str] = Counter()
     calls: list[_Call] = []
+    # No tensor is kept, lest all of them be in memory at once.  One that is gone has no maker, even
+    # if another has its identity now.
+    returned: dict[int, tuple[ReferenceType[torch.Tensor], int, int]] = {}
+    # 3 for signals, 4 for pictures, 5 for volumes
+    axes = max(tensor.ndim for tensor in tensors.values())
+    taping = TailTaping(tensors)
 
     def note(module: nn.Module, args: Any, output: Any) -> None:
         name, path = names[module]
         value = main_tensor(output)
         if value is not None and value.ndim > 0:
-            # The tensors are kept until the end, so that no two have the same identity.
-            calls.append(
-                _Call(name, path, module, own[module], count[name], value, version_of(value))
-            )
+            taping.mark(str(len(calls)), value)
+            # The version tells the value of an in-place operation from that which it overwrote.
+            version = version_of(value)
+            alive, known, maker = returned.get(id(value), (None, version, 0))
+            if alive is None or alive() is not value or known != version:
+                maker = len(calls)
+                returned[id(value)] = (ref(value), version, maker)
+            calls.append(_Call(name, path, module, own[module], count[name], value.shape, maker))
         own[module] += 1
         count[name] += 1
 
-    with HeadFinder() as finder, hooked(names, note):
+    with HeadFinder() as finder, hooked(names, note), taping:
         output = run()
-    head = finder.find(output)
+        head = finder.find(output)
+    taping.mark(OUTPUT, output)
+    taping.mark(LOGITS, head[1] if head else output)
+    tails = taping.tails(not any(map(_has_backward_hooks, network.modules())))
     layouts: Layouts = defaultdict(lambda: first)
-    nodes = _nodes(calls, count, layouts, axes, batch)
+    nodes = _nodes(calls, count, layouts, axes, len(next(iter(tensors.values()))), tails)
     return Structure(
         MappingProxyType(nodes),
-        MappingProxyType({name: node.info for name, node in nodes.items()}),
         head[0] if head else None,
-        _channels_first(output, None, layouts, axes),
+        _channels_first(output.shape, None, layouts, axes),
+        cuts=frozenset(name for i, name in enumerate(nodes) if str(i) in tails.cuts),
     )
+
+
+def _has_backward_hooks(module: nn.Module) -> bool:
+    """Tell whether a module may change the gradients that pass through it."""
+    return bool(module._backward_hooks or module._backward_pre_hooks)
 
 
 def _nodes(
@@ -199,30 +235,31 @@ def _nodes(
     layouts: Layouts,
     axes: int,
     batch: int,
+    tails: Tails,
 ) -> dict[str, Node]:
     """Describe every call; leaves behind how the values of each shape were last laid out."""
     nodes: dict[str, Node] = {}
-    makers: dict[tuple[int, int], str] = {}
+    names: list[str] = []
     patches: list[tuple[int, ...]] = []
-    for call in calls:
-        channels_first = _channels_first(call.value, call.module, layouts, axes)
-        layouts[call.value.shape] = channels_first
-        shape = tuple(call.value.shape[1:])
+    for i, call in enumerate(calls):
+        channels_first = _channels_first(call.shape, call.module, layouts, axes)
+        layouts[call.shape] = channels_first
+        shape = tuple(call.shape[1:])
         if channels_first:
             shape = (*shape[1:], shape[0])
         kind = kind_of(call.module)
         grid, prefix = None, 0
-        if len(call.value) == batch:
-            if call.value.ndim == axes > 2:
+        if call.shape[0] == batch:
+            if len(call.shape) == axes > 2:
                 grid = shape[:-1]
-            elif call.value.ndim == 3 and axes > 3:
+            elif len(call.shape) == 3 and axes > 3:
                 grid, prefix = _token_grid(shape[0], patches)
         if kind == "conv" and grid is not None:
             patches.append(grid)
         calls_of = count[call.name]
         name = call.name if calls_of == 1 else f"{call.name}@{call.index}"
-        # The version tells the value of an in-place operation from that which it overwrote.
-        maker = makers.setdefault((id(call.value), call.version), name)
+        names.append(name)
+        maker = names[call.maker]
         info = LayerInfo(
             name=name,
             kind=kind,
@@ -234,24 +271,25 @@ def _nodes(
             call=call.index,
             calls=calls_of,
             same_as=maker if kind == "container" and maker != name else None,
+            affine=str(i) in tails.affine,
         )
         nodes[name] = Node(info, call.path, call.own, channels_first)
     return nodes
 
 
 def _channels_first(
-    value: torch.Tensor, module: nn.Module | None, layouts: Layouts, axes: int
+    shape: torch.Size, module: nn.Module | None, layouts: Layouts, axes: int
 ) -> bool:
-    """Tell whether a value has its channels on the second axis.
+    """Tell whether a value of a shape has its channels on the second axis.
 
     Convolutions say so; linear layers and layer norms have them on the last.  Other layers keep
     what they are given, so a value is laid out as the one of its shape before it,
     or else as the input.
     """
-    if value.ndim != axes or axes < 3:
+    if len(shape) != axes or axes < 3:
         return False
     layout = layout_of(module) if module is not None else None
-    return layouts[value.shape] if layout is None else layout == "first"
+    return layouts[shape] if layout is None else layout == "first"
 
 
 def _token_grid(tokens: int, patches: list[tuple[int, ...]]) -> tuple[tuple[int, ...] | None, int]:

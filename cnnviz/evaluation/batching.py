@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,10 @@ from cnnviz_core.errors import ArrayError
 from cnnviz_core.explainer import present
 from cnnviz_core.memo import MemoModel
 from cnnviz_core.metric import Annotation, Explained
-from cnnviz_core.model import LOGITS, OUTPUT, Array
+from cnnviz_core.model import LOGITS, OUTPUT, Array, Model
 from cnnviz_core.targets import Target, resolve_all, scores_of, target_node
 
-__all__ = ["Batch", "Entry", "Ready", "batches_of", "explained", "measured", "seen"]
+__all__ = ["Batch", "Entry", "Ready", "Running", "batches_of", "explained", "measured", "seen"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,41 +66,55 @@ class Ready:
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
-    """Pictures of one input size, and a model that remembers what it computed of them.
+class Running:
+    """What the batches of one run share; nothing of it outlives the run.
 
     Attributes
     ----------
     network : Network
         The network.
+    model : Model
+        The network, or a faster copy of it.
+    kept : dict
+        As of `Explained`.
+    """
+
+    network: Network
+    model: Model
+    kept: dict[Hashable, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Pictures of one input size, and a model that remembers what it computed of them.
+
+    Attributes
+    ----------
+    running : Running
+        What it shares with others.
     ready : tuple of Ready
         The pictures.
     x : ndarray (N, H, W, C)
         The same as the network takes them.
     model : MemoModel
         The network.  Methods and metrics share their passes of these very pictures.
-    kept : dict
-        As of `Explained`.
     """
 
-    network: Network
+    running: Running
     ready: tuple[Ready, ...]
     x: Array
     model: MemoModel
-    kept: dict[Hashable, Any]
 
     @classmethod
-    def of(cls, network: Network, ready: Sequence[Ready], kept: dict[Hashable, Any]) -> Batch:
+    def of(cls, running: Running, ready: Sequence[Ready]) -> Batch:
         """Make a batch.
 
         Parameters
         ----------
-        network : Network
-            The network.
+        running : Running
+            What it shares with others.
         ready : sequence of Ready
             Of one input size.
-        kept : dict
-            As of `Explained`.
 
         Returns
         -------
@@ -109,7 +123,7 @@ class Batch:
         x = np.stack([each.x for each in ready])
         # One array for all, so that the model knows it again without comparing values.
         x.flags.writeable = False
-        return cls(network, tuple(ready), x, MemoModel(network.model, x), kept)
+        return cls(running, tuple(ready), x, MemoModel(running.model, x))
 
     def __len__(self) -> int:
         return len(self.ready)
@@ -132,7 +146,7 @@ class Batch:
         Batch
         """
         chosen = [each for each in self.ready if each.entry.key in set(keys)]
-        return self if len(chosen) == len(self) else Batch.of(self.network, chosen, self.kept)
+        return self if len(chosen) == len(self) else Batch.of(self.running, chosen)
 
     @property
     def asked(self) -> list[Target]:
@@ -154,19 +168,15 @@ class Batch:
         return targets, scores_of(targets, value[node])
 
 
-def batches_of(
-    network: Network, ready: Sequence[Ready], kept: dict[Hashable, Any]
-) -> Iterator[Batch]:
+def batches_of(running: Running, ready: Sequence[Ready]) -> Iterator[Batch]:
     """Put pictures of one input size together.
 
     Parameters
     ----------
-    network : Network
-        The network.
+    running : Running
+        What the batches share.
     ready : sequence of Ready
         In any order; those of a batch keep theirs.
-    kept : dict
-        As of `Explained`.
 
     Yields
     ------
@@ -176,7 +186,7 @@ def batches_of(
     for each in ready:
         shapes.setdefault(each.x.shape, []).append(each)
     for alike in shapes.values():
-        yield Batch.of(network, alike, kept)
+        yield Batch.of(running, alike)
 
 
 def explained(method: Method, batch: Batch, batch_size: int, seed: int) -> Explained:
@@ -200,7 +210,7 @@ def explained(method: Method, batch: Batch, batch_size: int, seed: int) -> Expla
     ArrayError
         If the method gives another number of maps.
     """
-    explainer = bounded(method.explainer, batch.network, batch.x.shape[1:])
+    explainer = bounded(method.explainer, batch.running.network, batch.x.shape[1:])
     maps = explainer.explain(batch.model, batch.x, batch.asked)
     if len(maps.raw) != len(batch):
         raise ArrayError(
@@ -213,7 +223,7 @@ def explained(method: Method, batch: Batch, batch_size: int, seed: int) -> Expla
     maps = replace(maps, targets=targets, scores=scores if maps.scores is None else maps.scores)
     annotations = tuple(each.annotation for each in batch.ready)
     return Explained(
-        batch.model, explainer, batch.x, maps, annotations, batch_size, seed, batch.kept
+        batch.model, explainer, batch.x, maps, annotations, batch_size, seed, batch.running.kept
     )
 
 
@@ -236,7 +246,7 @@ def seen(batch: Batch, explained: Explained) -> dict[str, Seen]:
     _, status = present(maps.raw, explained.size, maps.presentation)
     scores = np.asarray(maps.scores, dtype=np.float64)
     return {
-        key: Seen(target_label(target, batch.network.labels), float(score), how)
+        key: Seen(target_label(target, batch.running.network.labels), float(score), how)
         for key, target, score, how in zip(batch.keys, maps.targets, scores, status, strict=True)
     }
 

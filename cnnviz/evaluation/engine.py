@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from cnnviz.datasets import DatasetError, Label, Problem, prepare_item
 from cnnviz.evaluation.asking import Measure, Method
-from cnnviz.evaluation.batching import Batch, Entry, Ready, batches_of, explained, measured, seen
+from cnnviz.evaluation.batching import (
+    Batch,
+    Entry,
+    Ready,
+    Running,
+    batches_of,
+    explained,
+    measured,
+    seen,
+)
 from cnnviz.evaluation.cost import Cost, passes_to_measure
 from cnnviz.evaluation.entries import TRUTH
 from cnnviz.evaluation.failures import UNFIT, Failure, Failures
@@ -24,6 +33,7 @@ from cnnviz_core.errors import (
     ParameterError,
 )
 from cnnviz_core.explainer import passes_of, require
+from cnnviz_core.fast import prepared
 from cnnviz_core.layers import AUTO, resolve_layers
 from cnnviz_core.metric import Explained
 from cnnviz_core.model import Array
@@ -83,6 +93,7 @@ class Plan:
     _passes: dict[tuple[str, str], int] = field(init=False, default_factory=dict)
     _planned: dict[str, list[str]] = field(init=False, default_factory=dict)
     _preparation: int = field(init=False, default=0)
+    _sample: Array = field(init=False)
     _worked: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
@@ -94,6 +105,7 @@ class Plan:
         first = self._first()
         if self.layer != AUTO:
             resolve_layers(self.network.model, self.layer, first.x[None])  # fails at once
+        self._sample = first.x[None]
         shape, many = first.x.shape, min(self.batch_size, len(self.entries))
         answers, seconds = probe(self.network, shape, many)
         self._find_columns(shape, answers)
@@ -232,7 +244,10 @@ class Plan:
             If no method turns out to fit the network.
         """
         self._advance(0)
-        kept: dict[Hashable, Any] = {}  # nothing of it outlives the run
+        # What is decided is the same for a run that goes on with another one's work.
+        passes = self.cost.done + self.cost.passes
+        fast = prepared(self.network.model, self._sample, passes)
+        running = Running(self.network, fast)
         for start in range(0, len(self.entries), self.batch_size):
             entries = self.entries[start : start + self.batch_size]
             end = self._worked + self._work_of(self._missing(entries, self._planned))
@@ -241,7 +256,7 @@ class Plan:
                 key for groups in missing.values() for keys in groups.values() for key in keys
             }
             ready = self._read([entry for entry in entries if entry.key in wanted])
-            for batch in batches_of(self.network, ready, kept):
+            for batch in batches_of(running, ready):
                 self._run_batch(batch, missing)
             # What was planned and could not be done is behind us too.
             self._advance(end)

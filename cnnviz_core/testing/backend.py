@@ -44,6 +44,7 @@ from cnnviz_core.testing.comparing import assert_close
 from cnnviz_core.testing.copying import CopyConformance
 from cnnviz_core.testing.fields import FieldConformance
 from cnnviz_core.testing.nets import NETS, random_input
+from cnnviz_core.testing.preparing import PrepareConformance
 from cnnviz_core.testing.reference import ReferenceModel
 
 __all__ = ["BackendConformance", "assert_close"]
@@ -59,15 +60,17 @@ _HEADS = ("softmax", "sigmoid")
 KINDS = {"conv", "linear", "relu", "pool", "norm"}
 
 
-class BackendConformance(BlendConformance, CopyConformance, FieldConformance, RelevanceConformance):
+class BackendConformance(
+    BlendConformance, CopyConformance, FieldConformance, PrepareConformance, RelevanceConformance
+):
     """What every backend must do.
 
     Attributes
     ----------
     capabilities : frozenset of str
         What the backend offers for networks of its own; tests of anything else are left out.
-        "blend", "copy", "curvature", "geometry" and rules of relevance ("rule:conv", ...) are
-        optional, and tested wherever a model offers them.
+        "blend", "copy", "curvature", "geometry", "prepare" and rules of relevance ("rule:conv",
+        ...) are optional, and tested wherever a model offers them.
     rtol : float
         The largest difference from the reference, as a fraction of the largest value.
     """

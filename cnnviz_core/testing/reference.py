@@ -51,6 +51,7 @@ from cnnviz_core.testing.tangents import backward_moved, forward_moved
 __all__ = ["ReferenceModel"]
 
 _WEIGHTED = ("conv", "linear")
+_AFFINE = (*_WEIGHTED, "avgpool", "gap", "batchnorm", "add", "concat", "flatten", "tokens")
 
 
 class ReferenceModel:
@@ -77,14 +78,6 @@ class ReferenceModel:
             op.layer: {k: v.astype(dtype) for k, v in net.of_layer(op.layer).items()}
             for op in net.ops
         }
-        shapes = net.shapes()
-        self._nodes = {net.node(op): op for op in net.ops if not op.attrs.get("functional", False)}
-        self.inputs: Mapping[str, InputInfo] = MappingProxyType(
-            {name: InputInfo(name, shape, dtype) for name, shape in net.inputs.items()}
-        )
-        self.layers: Mapping[str, LayerInfo] = MappingProxyType(
-            {node: self._info(node, op, shapes[op.name]) for node, op in self._nodes.items()}
-        )
         last = net.ops[-1]
         ends = last.kind in ("softmax", "sigmoid")
         self.activation = last.kind if ends else "softmax"
@@ -93,6 +86,14 @@ class ReferenceModel:
             OUTPUT: last.name,
             LOGITS: last.inputs[0] if ends else last.name,
         }
+        shapes = net.shapes()
+        self._nodes = {net.node(op): op for op in net.ops if not op.attrs.get("functional", False)}
+        self.inputs: Mapping[str, InputInfo] = MappingProxyType(
+            {name: InputInfo(name, shape, dtype) for name, shape in net.inputs.items()}
+        )
+        self.layers: Mapping[str, LayerInfo] = MappingProxyType(
+            {node: self._info(node, op, shapes[op.name]) for node, op in self._nodes.items()}
+        )
 
     def _info(self, node: str, op: Op, shape: tuple[int, ...]) -> LayerInfo:
         """Describe one call of a layer."""
@@ -106,7 +107,14 @@ class ReferenceModel:
             path=op.layer,
             call=calls.index(op.name),
             calls=len(calls),
+            affine=self._are_affine_in(op.name),
         )
+
+    def _are_affine_in(self, name: str) -> bool:
+        """Tell whether the logits are an affine function of a result."""
+        logits = self._special[LOGITS]
+        way = self._way(logits, {name})
+        return logits in self._depends_on({name}) and all(op.kind in _AFFINE for op in way)
 
     def _value_name(self, node: str) -> str:
         """Give the name of the result that a node stands for."""

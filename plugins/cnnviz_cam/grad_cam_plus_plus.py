@@ -75,7 +75,8 @@ class GradCAMPlusPlus:
         """
         seen = observe(model, x, targets, self.layer)
         first = seen.gradients.astype(np.float64)
-        return seen.weighted(plus_plus_weights(seen.features, first, first**2, first**3))
+        second = first * first
+        return seen.weighted(plus_plus_weights(seen.features, first, second, second * first))
 
 
 def plus_plus_weights(features: Array, first: Array, second: Array, third: Array) -> Array:

@@ -9,10 +9,10 @@ from typing import Any
 from cnnviz_core.explainer import Maps
 from cnnviz_core.layers import on_grid, resolve_layer
 from cnnviz_core.maps import weight_channels
-from cnnviz_core.model import LOGITS, OUTPUT, Array, LayerInfo, Model
+from cnnviz_core.model import LOGITS, OUTPUT, Array, LayerInfo, Model, Pullback
 from cnnviz_core.targets import Target, cotangent_of, resolve_all, scores_of, target_node
 
-__all__ = ["Observed", "observe", "observe_features"]
+__all__ = ["Differentiated", "Observed", "differentiated", "observe", "observe_features"]
 
 
 @dataclass(frozen=True)
@@ -170,6 +170,26 @@ def observe(
     info = resolve_layer(model, layer, x)
     of = target_node(targets)
     back = model.pullback(x, cotangent or cotangent_of(targets), of=of, wrt=(info.name,))
+    return differentiated(info, targets, back)
+
+
+def differentiated(info: LayerInfo, targets: Sequence[Target], back: Pullback) -> Differentiated:
+    """Lay out what a pass forward and back gave at a layer.
+
+    Parameters
+    ----------
+    info : LayerInfo
+        The layer, which has a spatial grid.
+    targets : sequence of Target
+        One for each sample.
+    back : Pullback
+        From the targets' node to the layer.
+
+    Returns
+    -------
+    Differentiated
+    """
+    of = target_node(targets)
     return Differentiated(
         info,
         on_grid(back.values[info.name], info),

@@ -155,3 +155,21 @@ def test_named_inputs_are_remembered():
     assert model.passes == ["forward"]
     memo.forward({**x, "vector": x["vector"] + 1})
     assert model.passes == ["forward"] * 2
+
+
+def test_other_inputs_are_asked_of_the_model_elsewhere(model):
+    """Also other values put into the batch itself; what is remembered is the model's own."""
+    memo, other = MemoModel(model, X), Counting(NETS["plain"]())
+    assert memo.elsewhere is model
+    memo.elsewhere = other
+    noisy = X + 1
+    np.testing.assert_array_equal(memo.forward(noisy).logits, model.forward(noisy).logits)
+    memo.pullback(noisy, np.ones_like)
+    memo.forward(X, replace={"relu2": np.zeros_like})
+    assert other.passes == ["forward", "pullback", "forward"]
+    assert model.passes == ["forward"]
+    memo.forward(X.copy())
+    memo.pullback(X, np.ones_like)
+    memo.forward(X, capture=["relu2"])
+    assert other.passes == ["forward", "pullback", "forward"]
+    assert model.passes == ["forward", "forward", "pullback", "forward"]

@@ -23,7 +23,11 @@ MASK = SIDE * SIDE * 4
 SAMPLE = 3 * MASK
 
 FEW_AND_MANY = {
-    "ablation-cam": [{"channels": 32}, {"channels": CHANNELS}],
+    # Behind the layer after it the drops follow from the gradient.
+    "ablation-cam": [
+        {"channels": 32, "layer": "conv"},
+        {"channels": CHANNELS, "layer": "conv"},
+    ],
     "counterfactual-region": [{"cells": 3}, {"cells": 6}],
     "extremal-perturbation": [{"steps": 4}, {"steps": 90}],
     "hierarchical-occlusion": [{"samples": 40}, {"samples": 160}],

@@ -292,7 +292,7 @@ def test_a_negative_score_does_not_turn_the_map_over():
 
 def test_channels_that_are_zero_are_not_asked_about():
     model = Counting(dead(5))
-    maps = explain("ablation-cam", model, X[:1], TARGETS[:1])
+    maps = explain("ablation-cam", model, X[:1], [ClassProbability(3)])
     assert maps.extras["weights"][0, 5] == 0
     assert sum(model.calls) == 1 + sum(features_of("relu2", dead(5), X[:1]).any((0, 1, 2)))
 
@@ -340,8 +340,9 @@ def test_passes_are_what_is_said_beforehand(method):
 def test_targets_of_one_picture_share_its_passes(method):
     targets = [ClassScore(0), ClassScore(4), Contrast(2, 1), Predicted(1)]
     single, shared = Counting(MODEL), Counting(MODEL)
-    alone = [explain(method, single, X[:1], [t], **SHORT[method]) for t in targets]
-    together = explain(method, shared, np.repeat(X[:1], 4, axis=0), targets, **SHORT[method])
+    how = {"layer": "conv2", **SHORT[method]}
+    alone = [explain(method, single, X[:1], [t], **how) for t in targets]
+    together = explain(method, shared, np.repeat(X[:1], 4, axis=0), targets, **how)
     np.testing.assert_allclose(together.raw, [m.raw[0] for m in alone], rtol=1e-10, atol=1e-12)
     assert [str(t) for t in together.targets] == [str(m.targets[0]) for m in alone]
     # But for the first pass, over all rows, the calls are those of one target.

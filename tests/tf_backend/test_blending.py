@@ -223,7 +223,7 @@ class Limited(tf.Module):
 
 
 def test_tensorflow_without_memory_is_told_apart():
-    model, x = wrap(Limited(), input_shape=(6, 5, 3)), np.repeat(X[None], 5, 0)
+    model, x = wrap(Limited(), input_shape=(6, 5, 3)), np.stack([X + n for n in range(5)])
     for ask in (logits, lambda m, x: m.pullback(x, np.ones_like)):
         with pytest.raises(OutOfMemoryError, match="batch_size='auto'") as caught:
             ask(model, x)

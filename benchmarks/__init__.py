@@ -1,0 +1,1 @@
+"""What cnnviz costs beside other libraries: ``python -m benchmarks``, in a checkout."""
