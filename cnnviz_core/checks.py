@@ -52,7 +52,8 @@ def check_inputs(
     Returns
     -------
     dict of str to ndarray, or to Blended
-        In the order of `inputs`, in the type in which the network computes, C-contiguous.
+        In the order of `inputs`, in the type in which the network computes, C-contiguous; a sample
+        that NumPy only repeats is repeated so again, and not to be written to.
 
     Raises
     ------
@@ -93,6 +94,8 @@ def _check_batch(info: InputInfo, values: Batch, blended: bool) -> Batch:
     array = np.asarray(values)
     _check_type(info, array)
     _check_shape(info, array.shape)
+    if len(array) > 1 and not array.strides[0]:  # NumPy only repeats a sample: one look suffices
+        return np.broadcast_to(_check_batch(info, array[:1], blended), array.shape)
     _check_finite(info, array)
     return np.ascontiguousarray(array, dtype=info.dtype)
 

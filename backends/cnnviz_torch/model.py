@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from types import MappingProxyType
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -55,20 +55,19 @@ from cnnviz_torch.capture import Action, Watch, watching
 from cnnviz_torch.copying import copied
 from cnnviz_torch.curvature import bent, twice_differentiable
 from cnnviz_torch.exported import exported_inputs, unflattened
-from cnnviz_torch.flow import Flow
-from cnnviz_torch.geometry import geometry_of
 from cnnviz_torch.graph import Node, ways
 from cnnviz_torch.inputs import Output, Shape, check_loaded, declared_inputs
 from cnnviz_torch.isolation import isolated
 from cnnviz_torch.layers import arrays_of
 from cnnviz_torch.network import Network
-from cnnviz_torch.program.prepared import prepared
 from cnnviz_torch.recording import Recorder
-from cnnviz_torch.records import Records
-from cnnviz_torch.relevance import Descent, needs_results
 from cnnviz_torch.rules import about_gradients, apply_rule
 from cnnviz_torch.spreading import spread_at
 from cnnviz_torch.trace import Structure, named_layers
+
+# What few calls need is imported by them: a first explanation is to come soon.
+if TYPE_CHECKING:
+    from cnnviz_torch.records import Records
 
 __all__ = ["TorchModel", "unwrapped", "wrap"]
 
@@ -343,7 +342,7 @@ class TorchModel:
         structure = network.structure(arrays)
         wrt = list(dict.fromkeys(wrt))
         with network.isolated(arrays):
-            records = None if about_gradients(rule) else Records(needs_results(rule))
+            records = None if about_gradients(rule) else _records(rule)
             found = None
             if records is None and of in (LOGITS, OUTPUT):
                 found = self._recorded_once(arrays, structure, of, wrt)
@@ -356,6 +355,9 @@ class TorchModel:
             if records is None:
                 apply_rule(rule, nodes, between)
             else:
+                from cnnviz_torch.flow import Flow
+                from cnnviz_torch.relevance import Descent
+
                 flow = Flow.between(root, leaves, recorder.inputs, nodes)
                 descent = Descent(rule, flow, records, self._paths(), between)
             first = structure.has_channels_first(of, root)
@@ -417,6 +419,8 @@ class TorchModel:
         self, nodes: Sequence[str], x: Inputs | None = None, *, wrt: str = INPUT
     ) -> Geometry:
         """Tell what operations read; see `cnnviz_core.model.SpatialModel.geometry`."""
+        from cnnviz_torch.geometry import geometry_of
+
         self._need("geometry", "a receptive field")
         network = self._network
         arrays = network.sample(x)
@@ -536,6 +540,8 @@ class TorchModel:
 
     def prepared(self, x: Inputs) -> Model:
         """Make a faster copy; see `cnnviz_core.model.PreparableModel.prepared`."""
+        from cnnviz_torch.program.prepared import prepared
+
         self._need(PREPARE, "a faster copy")
         return prepared(self, x)
 
@@ -566,6 +572,14 @@ class TorchModel:
                 "wrap the nn.Module that it was made from, or use a method that looks at the "
                 "input only, such as saliency or occlusion",
             )
+
+
+def _records(rule: BackwardRule) -> Records:
+    """Make what keeps for a rule of relevance what operations are given."""
+    from cnnviz_torch.records import Records
+    from cnnviz_torch.relevance import needs_results
+
+    return Records(needs_results(rule))
 
 
 def _is_input(node: str) -> bool:

@@ -124,3 +124,14 @@ def test_memory_that_does_not_suffice_is_an_error_of_both_kinds():
     assert "(2, 4, 5, 3) and (2, 7): 9 GiB wanted" in error.problem
     assert "there" not in error.problem
     assert "batch_size='auto'" in error.remedy
+
+
+def test_a_repeated_sample_stays_one_in_memory():
+    sample = np.arange(12.0).reshape(2, 2, 3)
+    inputs = {"x": InputInfo("x", (2, 2, 3), "float32")}
+    found = check_inputs(inputs, np.broadcast_to(sample, (5, 2, 2, 3)))["x"]
+    assert found.strides[0] == 0
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, np.stack([sample] * 5))
+    with pytest.raises(ArrayError, match="NaN|finite"):
+        check_inputs(inputs, np.broadcast_to(np.full((2, 2, 3), np.nan), (5, 2, 2, 3)))
