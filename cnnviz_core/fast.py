@@ -53,4 +53,4 @@ def prepared(model: Model, x: Array, samples: int) -> Model:
     """
     if samples < MANY or PREPARE not in model.capabilities or not fast_paths():
         return model
-    return preparable(model).prepared(x)
+    return preparable(model).prepared(x, samples)

@@ -598,13 +598,15 @@ def copyable(model: Model) -> CopyableModel:
 class PreparableModel(Model, Protocol):
     """A model with the optional operation "prepare"; see `preparable`."""
 
-    def prepared(self, x: Inputs) -> Model:
+    def prepared(self, x: Inputs, samples: int | None = None) -> Model:
         """Give a model of the same network that takes longer to make, and less time to run.
 
         Parameters
         ----------
         x : ndarray (N, ...), or mapping of str to ndarray
             An input, of which the shape of a sample counts.
+        samples : int, optional
+            How many samples will go through it; if not given, any number.
 
         Returns
         -------
@@ -613,7 +615,7 @@ class PreparableModel(Model, Protocol):
             value in float32, and of a gradient as far as a rectifier near zero may open or close.
             It takes any input, but is faster only for those of this shape.  It is for the weights
             that the network has now, and must not be used when they have changed.  The model
-            itself where nothing can be gained.
+            itself where nothing can be gained, or not with so few samples.
 
         Raises
         ------

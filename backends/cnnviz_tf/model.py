@@ -62,6 +62,9 @@ _SIZES = 8
 _SAME = 1e-5
 """How far two graphs of one network may differ, as a part of the largest value."""
 
+_MANY = 512
+"""From how many samples on a copy is worth the seconds that its graph takes to make."""
+
 Shapes: TypeAlias = Mapping[str, tuple[int | None, ...]]
 """The shape of every input, without batch."""
 
@@ -259,8 +262,10 @@ class TensorFlowModel:
         ]
         return CopiedModel(self, changed)
 
-    def prepared(self, x: Inputs) -> Model:
+    def prepared(self, x: Inputs, samples: int | None = None) -> Model:
         """Give a model that runs faster; see `cnnviz_core.model.PreparableModel.prepared`."""
+        if samples is not None and samples < _MANY:
+            return self
         inputs = self._checked(x)
         one = {name: array[: self._entry.batch or 1] for name, array in inputs.items()}
         made = PreparedModel(self)

@@ -538,7 +538,7 @@ class TorchModel:
             arrays.setdefault(name, {}).update(check_parameters(given, own, layer))
         return TorchModel(self._network.twin(copied(self._network.module, arrays)))
 
-    def prepared(self, x: Inputs) -> Model:
+    def prepared(self, x: Inputs, samples: int | None = None) -> Model:
         """Make a faster copy; see `cnnviz_core.model.PreparableModel.prepared`."""
         from cnnviz_torch.program.prepared import prepared
 

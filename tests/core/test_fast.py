@@ -23,7 +23,7 @@ class Preparable(Delegate):
         self.capabilities = model.capabilities | {PREPARE}
         self.copies = []
 
-    def prepared(self, x):
+    def prepared(self, x, samples=None):
         np.testing.assert_array_equal(x, X)
         self.copies.append(Delegate(self))
         return self.copies[-1]

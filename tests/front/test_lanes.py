@@ -25,7 +25,7 @@ class Preparable(Delegate):
         self.capabilities = model.capabilities | {PREPARE}
         self.copies = []
 
-    def prepared(self, x):
+    def prepared(self, x, samples=None):
         assert x.shape[0] == 1
         self.copies.append(Delegate(self))
         return self.copies[-1]
