@@ -133,5 +133,5 @@ def test_a_repeated_sample_stays_one_in_memory():
     assert found.strides[0] == 0
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, np.stack([sample] * 5))
-    with pytest.raises(ArrayError, match="NaN|finite"):
+    with pytest.raises(ArrayError, match=r"NaN|finite"):
         check_inputs(inputs, np.broadcast_to(np.full((2, 2, 3), np.nan), (5, 2, 2, 3)))
