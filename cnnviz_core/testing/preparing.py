@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -30,10 +30,14 @@ class PrepareConformance:
         What the backend offers for networks of its own.
     rtol : float
         The largest difference between a network and its faster copy.
+    tried_layers : int or None
+        How many layers of each network are tried one by one, spread over it: fewer where each takes
+        a graph of its own; None for all.
     """
 
     capabilities: ClassVar[frozenset[str]]
     rtol: ClassVar[float]
+    tried_layers: ClassVar[int | None] = None
 
     def build(self, net: NetSpec) -> Model:
         """Build the network in the framework, in inference mode, and wrap it."""
@@ -47,6 +51,11 @@ class PrepareConformance:
             pytest.skip("the backend does not offer prepare")
         batch = dict(x) if len(x) > 1 else next(iter(x.values()))
         return model, preparable(model).prepared(batch), batch
+
+    def _tried(self, nodes: Sequence[str]) -> list[str]:
+        """Choose the layers that are tried one by one."""
+        number = len(nodes) if self.tried_layers is None else min(self.tried_layers, len(nodes))
+        return [nodes[i] for i in np.linspace(0, len(nodes) - 1, number).round().astype(int)]
 
     def _same(self, actual: Mapping[str, Array], expected: Mapping[str, Array], what: str) -> None:
         """Compare two answers."""
@@ -67,7 +76,7 @@ class PrepareConformance:
                 self._same(fast.values, plain.values, f"{n} samples")
         every = model.forward(x, capture=[*nodes, INPUT])
         self._same(prepared.forward(x, capture=[*nodes, INPUT]).values, every.values, "capture")
-        for node in nodes:
+        for node in self._tried(nodes):
             one = prepared.forward(x, capture=[node])
             assert set(one.values) == {LOGITS, OUTPUT, node}
             assert_close(one[node], every[node], self.rtol, node)
@@ -79,7 +88,7 @@ class PrepareConformance:
         nodes = list(model.layers)
         for x in _batches(NETS[name](), 3):
             values = model.forward(x, capture=nodes)
-            for node in nodes:
+            for node in self._tried(nodes):
                 if len(values[node]) != 3:
                     continue
                 for new in (np.cos(values[node]), values[node][::-1], np.cos):
@@ -104,7 +113,11 @@ class PrepareConformance:
         inputs = [input_node(key) for key in model.inputs]
         for x in _batches(NETS[name](), 3):
             for of in (LOGITS, OUTPUT, nodes[len(nodes) // 2]):
-                for wrt in (inputs, *([node] for node in nodes), [*nodes[1::3], inputs[0]]):
+                for wrt in (
+                    inputs,
+                    *([node] for node in self._tried(nodes)),
+                    [*nodes[1::3], inputs[0]],
+                ):
                     self._differentiated(model, prepared, x, {"of": of, "wrt": wrt})
 
     @pytest.mark.parametrize("name", ["plain", "residual", "depthwise", "branches", "smooth"])

@@ -8,5 +8,7 @@ from cnnviz_tf.model import wrap
 
 
 class TestTensorFlow(BackendConformance):
+    tried_layers = 2
+
     def build(self, net):
         return wrap(build(net))
