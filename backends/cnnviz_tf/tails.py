@@ -50,17 +50,17 @@ def affine_in(end: tf.Tensor, starts: Mapping[str, tf.Tensor]) -> frozenset[str]
     ways = _before([end.op], _read)
     if any(map(may_vary, {op.type: op for op in ways}.values())):
         return frozenset()
-    others = {op for op in ways if op.type not in SHAPES and not _may_be_affine(op)}
+    others = {op for op in ways if not _may_be_affine(op)}
     lost = _before((needed for op in others for needed in _needed(op)), _needed)
+    kept = ways - lost
     takers: dict[object, list[tf.Operation]] = {}
-    for op in ways - lost:
-        if op.type not in SHAPES:
-            for tensor in op.inputs:
-                takers.setdefault(tensor.ref(), []).append(op)
+    for op in kept - others:
+        for tensor in op.inputs:
+            takers.setdefault(tensor.ref(), []).append(op)
     return frozenset(
         name
         for name, start in starts.items()
-        if start.op in ways - lost and start.dtype.is_floating and _is_affine_in(start, end, takers)
+        if start.op in kept and start.dtype.is_floating and _is_affine_in(start, end, takers)
     )
 
 
