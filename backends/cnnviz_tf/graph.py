@@ -40,6 +40,7 @@ from cnnviz_tf.rules import (
     relu_step,
 )
 from cnnviz_tf.second import check_differentiable_twice, twice, without_second_derivative
+from cnnviz_tf.tails import affine_in
 from cnnviz_tf.trace import Traced
 
 __all__ = ["Graph", "within_memory"]
@@ -148,6 +149,18 @@ class Graph:
         """
         order = {node: i for i, node in enumerate([*self.nodes, LOGITS, OUTPUT])}
         return sorted(nodes, key=lambda node: order.get(node, -1))
+
+    def affine_nodes(self) -> frozenset[str]:
+        """Find the layers of whose values the logits are an affine function.
+
+        Returns
+        -------
+        frozenset of str
+            Those of which it is known.
+        """
+        nodes = {name: self._tensors[name] for name in self.nodes}
+        with self._lock:
+            return affine_in(self._tensors[LOGITS], nodes)
 
     def dtype(self, node: str) -> np.dtype[Any]:
         """Give the type of a node's values at the boundary.

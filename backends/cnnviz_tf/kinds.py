@@ -12,8 +12,11 @@ from cnnviz_tf.rules import OVERRIDES
 __all__ = [
     "CONVOLUTIONS",
     "ELEMENTWISE",
+    "NORMS",
     "PLACING",
+    "PRODUCTS",
     "REDUCTIONS",
+    "SHAPES",
     "SUMS",
     "TYPES",
     "Facts",
@@ -75,7 +78,7 @@ PLACING: Final = frozenset(
 
 SUMS: Final = frozenset({"Add", "AddN", "AddV2", "Sub"})
 _SCALINGS: Final = frozenset({"Add", "AddV2", "BiasAdd", "Mul", "RealDiv", "Sub"})
-_NORMS: Final = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"})
+NORMS: Final = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"})
 REDUCTIONS: Final = frozenset({"Max", "Mean", "Min", "Prod", "Sum"})
 
 _NONNEGATIVE: Final = frozenset(
@@ -121,7 +124,7 @@ ELEMENTWISE: Final = frozenset(
 )
 """Operations of which every result depends on the values at the same place only."""
 
-_SHAPES: Final = frozenset({"OnesLike", "Rank", "Shape", "ShapeN", "Size", "ZerosLike"})
+SHAPES: Final = frozenset({"OnesLike", "Rank", "Shape", "ShapeN", "Size", "ZerosLike"})
 """Operations that read no value of what they take."""
 
 _READS: Final = frozenset({"HashTableV2", "LookupTableFindV2", "ReadVariableOp", "ResourceGather"})
@@ -169,7 +172,7 @@ class Facts:
         self.order: dict[tf.Operation, int] = {}
         for index, op in enumerate(graph.get_operations()):
             self.order[op] = index
-            if op.type not in _SHAPES and any(map(self.is_data, op.inputs)):
+            if op.type not in SHAPES and any(map(self.is_data, op.inputs)):
                 self._note(op)
 
     def is_input(self, tensor: tf.Tensor) -> bool:
@@ -261,7 +264,7 @@ class Facts:
             return "conv" if op.type in CONVOLUTIONS else "linear"
         if op.type in _OVER_PLACES:
             return _OVER_PLACES[op.type] if _is_over_places(op) else None
-        if op.type in _NORMS:
+        if op.type in NORMS:
             return None if op.get_attr("is_training") else "batchnorm"
         several = len(self.data_of(op)) > 1
         if op.type in SUMS and several:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -146,7 +146,10 @@ def _shared_scope(names: list[str]) -> int:
 
 
 def describe(
-    nodes: Mapping[str, Node], shapes: Mapping[str, tuple[int, ...]], ranks: Sequence[int]
+    nodes: Mapping[str, Node],
+    shapes: Mapping[str, tuple[int, ...]],
+    ranks: Sequence[int],
+    affine: Collection[str],
 ) -> Mapping[str, LayerInfo]:
     """Describe the nodes of a graph.
 
@@ -158,6 +161,8 @@ def describe(
         The shape of each node's value, without batch.
     ranks : sequence of int
         How many axes the inputs have, without batch.
+    affine : collection of str
+        The nodes of whose values the logits are an affine function.
 
     Returns
     -------
@@ -187,5 +192,6 @@ def describe(
             call=node.call,
             calls=node.calls,
             same_as=node.same_as,
+            affine=name in affine,
         )
     return MappingProxyType(infos)

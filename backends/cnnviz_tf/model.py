@@ -182,7 +182,7 @@ class TensorFlowModel:
                 full = graph.shapes(self._example(), list(graph.nodes))
                 shapes = {name: shape[1:] for name, shape in full.items()}
             ranks = [len(shape) for shape in self._known_shapes().values()]
-            self._layers = describe(graph.nodes, shapes, ranks)
+            self._layers = describe(graph.nodes, shapes, ranks, graph.affine_nodes())
         return self._layers
 
     # ---------------------------------------------------------------- operations
