@@ -195,10 +195,14 @@ class PrepareConformance:
             (x, {"replace": {"relu2": lambda value: value[:1]}}),
         ]
         for batch, asked in forwards:
-            with pytest.raises(CnnvizError) as expected:
-                model.forward(batch, **asked)
-            with pytest.raises(expected.type):
-                prepared.forward(batch, **asked)
+            try:
+                expected = model.forward(batch, **asked)
+            except CnnvizError as error:
+                with pytest.raises(type(error)):
+                    prepared.forward(batch, **asked)
+            else:  # some let the logits be replaced, and differentiate with respect to them
+                assert list(asked.get("replace", ())) == [LOGITS]
+                self._same(prepared.forward(batch, **asked).values, expected.values, "logits")
         pullbacks: list[tuple[Any, Any, dict[str, Any]]] = [
             (bad, np.cos, {}),
             (x, np.cos, {"wrt": ["conv11"]}),
@@ -211,10 +215,15 @@ class PrepareConformance:
             (x, lambda value: value * np.nan, {}),
         ]
         for batch, cotangent, asked in pullbacks:
-            with pytest.raises(CnnvizError) as expected:
-                model.pullback(batch, cotangent, **asked)
-            with pytest.raises(expected.type):
-                prepared.pullback(batch, cotangent, **asked)
+            try:
+                back = model.pullback(batch, cotangent, **asked)
+            except CnnvizError as error:
+                with pytest.raises(type(error)):
+                    prepared.pullback(batch, cotangent, **asked)
+            else:
+                assert asked["wrt"] == [LOGITS]
+                again = prepared.pullback(batch, cotangent, **asked)
+                self._same(again.gradients, back.gradients, "at the logits")
 
     def test_exceptions_come_through_a_prepared_model(self) -> None:
         """And do not spoil the next call."""

@@ -69,10 +69,10 @@ def test_the_second_call_builds_nothing(rng):
 
     everything()
     (graph,) = model._graphs.values()
-    before = len(graph._pruned), len(graph._function.graph.get_operations())
+    before = len(graph._functions), len(graph._function.graph.get_operations())
     for _ in range(3):
         everything()
-    assert (len(graph._pruned), len(graph._function.graph.get_operations())) == before
+    assert (len(graph._functions), len(graph._function.graph.get_operations())) == before
 
 
 def test_refused_rules_do_not_grow_the_graph(rng):
@@ -95,13 +95,13 @@ def test_only_what_follows_the_layer_is_differentiated(rng):
     def backward_ops(wrt):
         model.pullback(x, np.ones_like, wrt=wrt)
         (graph,) = model._graphs.values()
-        pruned = graph._pruned["pullback", LOGITS, tuple(wrt), None]
+        pruned = graph._functions["pullback", LOGITS, tuple(wrt), None]
         return [op.type for op in pruned.graph.get_operations() if "Backprop" in op.type]
 
     assert backward_ops(["last"]) == []
     assert backward_ops([INPUT]) == ["Conv2DBackpropInput"] * 2
     types = {op.type for op in next(iter(model._graphs.values()))._function.graph.get_operations()}
-    pruned = next(iter(model._graphs.values()))._pruned["pullback", LOGITS, (INPUT,), None]
+    pruned = next(iter(model._graphs.values()))._functions["pullback", LOGITS, (INPUT,), None]
     assert "Conv2DBackpropFilter" in types  # TensorFlow builds it, pruning takes it away
     assert "Conv2DBackpropFilter" not in {op.type for op in pruned.graph.get_operations()}
 

@@ -153,7 +153,7 @@ def test_operations_are_layers(rng, tmp_path):
 
 def test_what_an_exported_network_does_not_offer(tmp_path):
     model = wrap(exported(network(), tmp_path))
-    offered = {"blend", "capture", "replace", "gradient", "curvature", "geometry"}
+    offered = {"blend", "capture", "replace", "gradient", "curvature", "geometry", "prepare"}
     assert model.capabilities == offered | {f"rule:{kind}" for kind in RULE_KINDS}
     with pytest.raises(MissingCapabilityError, match="Keras"):
         model.parameters("conv")
