@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from captum.attr import InputXGradient
 from captum.attr import Saliency as CaptumSaliency
 from captum.metrics import infidelity, sensitivity_max
+from torchcam.metrics import ClassificationMetric
 
 from cnnviz_core.fills import filling
+from cnnviz_core.maps import min_max
 from cnnviz_core.metric import Annotation, Explained
 from cnnviz_core.targets import ClassScore
 from cnnviz_gradient.gradient_x_input import GradientXInput
 from cnnviz_gradient.saliency import Saliency
+from cnnviz_metrics.confidence import AverageDrop, AverageIncrease
 from cnnviz_metrics.infidelity import Gaussian, Infidelity, Squares
 from cnnviz_metrics.sensitivity import MaxSensitivity, in_ball
 from cnnviz_torch.model import wrap
@@ -113,3 +119,32 @@ def test_captums_ball_is_ours_where_a_picture_has_a_range_of_one(net):
         moved.std() for moved in (in_ball(x, 0.02, 0) - x, theirs.numpy() - tensor(x).numpy())
     ]
     np.testing.assert_allclose(shares, 0.02 / np.sqrt(3), rtol=0.02)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_average_drop_and_increase_are_torchcams(net, method):
+    """Up to the 1e-7 that torchcam adds to the divisor."""
+    batch = explained(net, METHODS[method][0])
+    shown = torch.from_numpy(min_max(batch.shown))
+
+    class Given:
+        """An extractor of the maps that are there."""
+
+        model = net
+
+        def __call__(self, class_idx, scores):
+            return [shown]
+
+        def fuse_cams(self, cams):
+            return cams[0]
+
+        def _hooks_off(self):
+            return nullcontext()
+
+    oracle = ClassificationMetric(Given(), partial(torch.softmax, dim=-1))
+    oracle.update(tensor(batch.x), class_idx=list(CLASSES))
+    expected = oracle.summary()
+    for metric, name in ((AverageDrop(), "avg_drop"), (AverageIncrease(), "conf_increase")):
+        (found,) = metric.summarise(metric.measure(batch)).values()
+        assert found == pytest.approx(expected[name], rel=1e-5)
+    assert expected["avg_drop"] > 0
