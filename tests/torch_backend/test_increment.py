@@ -15,9 +15,10 @@ from cnnviz_core.testing.nets import NETS
 from cnnviz_core.windows import Windows
 from cnnviz_torch.blending import blended
 from cnnviz_torch.build import build
+from cnnviz_torch.program.fusing import activations_fused
 from cnnviz_torch.program.increment import increment
 from cnnviz_torch.program.locality import describe
-from cnnviz_torch.program.lowering import activations_fused, channels_last, normalisations_folded
+from cnnviz_torch.program.lowering import channels_last, normalisations_folded
 from cnnviz_torch.program.program import generalised
 from cnnviz_torch.program.tape import Taping
 from support.torch_nets import Residual, Vgg, picture, seeded

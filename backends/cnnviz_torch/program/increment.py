@@ -17,7 +17,7 @@ from cnnviz_core.model import Array
 from cnnviz_torch.blending import blended
 from cnnviz_torch.program.locality import Described, describe
 from cnnviz_torch.program.lowering import channels_last
-from cnnviz_torch.program.program import Program, Size, shares
+from cnnviz_torch.program.program import Program, Size, in_place, shares
 from cnnviz_torch.program.tape import Slot, mapped
 
 __all__ = ["Plain", "increment"]
@@ -170,8 +170,7 @@ class _Arrays:
             fresh = below.call is not None and not shares(below.call)
             same = self._program.dtypes[entry.slot] == self._program.dtypes[below.slot]
             if entry.call.name in _IN_PLACE and alone and alike and fresh and same:
-                packet = getattr(torch.ops.aten, f"{entry.call.name}_")
-                found[k] = getattr(packet, entry.call.op._overloadname)
+                found[k] = in_place(entry.call) or entry.call.op
         return found
 
     def _clean_rows(self, k: int, border: float) -> torch.Tensor:

@@ -7,11 +7,10 @@ from typing import Any, Final
 
 import torch
 
-from cnnviz_torch.program.fusing import activations_fused
 from cnnviz_torch.program.program import Program
 from cnnviz_torch.program.tape import Call, Slot
 
-__all__ = ["activations_fused", "channels_last", "normalisations_folded"]
+__all__ = ["channels_last", "normalisations_folded"]
 
 _NORMS: Final = {
     # Where the epsilon stands; the first five are input, weight, bias, mean and variance.

@@ -11,7 +11,7 @@ import torch
 from cnnviz_core.model import LOGITS, OUTPUT
 from cnnviz_torch.program.tape import Call, Slot, Tape, Untaped, mapped, results_of
 
-__all__ = ["Program", "Size", "Unrunnable", "generalised", "shares"]
+__all__ = ["Program", "Size", "Unrunnable", "generalised", "in_place", "shares"]
 
 # Which operations may overwrite their first argument; and which where a derivative will be taken,
 # of what some operations make: neither these nor those need what is overwritten.
@@ -343,7 +343,7 @@ def _planned(program: Program, calls: Sequence[Call], kept: frozenset[int]) -> l
     for i, call in enumerate(calls):
         slots = dict.fromkeys((*call.reads, *(s for s in call.results if s is not None)))
         last = tuple(slot for slot in slots if last_of[slot] == i and slot not in kept)
-        op = _in_place(call) if overwrites(i, call) else None
+        op = in_place(call) if overwrites(i, call) else None
         steps.append(_Step(call, op or call.op, last, _places(call)))
     return steps
 
@@ -372,8 +372,19 @@ def shares(call: Call) -> bool:
     return call.name in _PERHAPS_SHARED or any(returned.alias_info for returned in returns)
 
 
-def _in_place(call: Call) -> Callable[..., Any] | None:
-    """Find the form of an operation that overwrites its first argument."""
+def in_place(call: Call) -> Callable[..., Any] | None:
+    """Find the form of an operation that overwrites its first argument.
+
+    Parameters
+    ----------
+    call : Call
+        The operation.
+
+    Returns
+    -------
+    callable or None
+        None where it has no such form.
+    """
     namespace, _, name = call.op._schema.name.partition("::")
     packet = getattr(getattr(torch.ops, namespace), f"{name}_", None)
     return getattr(packet, call.op._overloadname, None)
